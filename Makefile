@@ -1,0 +1,46 @@
+# make demo: train on the sample photographs and colorize some.    make test: all checks and tests.
+# make lab: the course in JupyterLab.    make readme: README.md from nbs/index.ipynb.    make clean: away with what was made.
+# Each of them sets up what it needs: a virtual environment in .venv, with the package installed in it.
+
+SHELL := /bin/bash
+PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11 python3.10,$(shell \
+    command -v $(p) >/dev/null && $(p) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $(p))))
+BIN := .venv/bin
+STAMP := .venv/set-up
+
+.PHONY: demo test export lab readme clean setup
+
+demo: $(STAMP)
+	@$(BIN)/python tools/demo.py
+
+test: $(STAMP)
+	@$(BIN)/python tools/check_export.py
+	@echo "Running the notebooks …"
+	@PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2 --timing
+	@echo "Running the tests …"
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests
+
+export: $(STAMP)
+	@$(BIN)/nbdev-export
+
+lab: $(STAMP)
+	@cd nbs && ../$(BIN)/python -m jupyter lab index.ipynb
+
+readme: $(STAMP)
+	@$(BIN)/python tools/make_readme.py
+
+setup: $(STAMP)
+
+$(STAMP): settings.ini setup.py pyproject.toml
+	@if [ -z "$(PYTHON)" ] || ! command -v "$(PYTHON)" >/dev/null; then \
+	    echo "colorize needs Python 3.10 or newer, and there is none on this machine (tried: $(or $(PYTHON),python3, python3.10 to python3.13))." >&2; exit 1; fi
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	    echo "colorize needs Python 3.10 or newer; $(PYTHON) is $$("$(PYTHON)" --version 2>&1)." >&2; exit 1; }
+	@echo "Setting up .venv with $$("$(PYTHON)" --version): once, about 5 minutes and 6 GB …"
+	@"$(PYTHON)" -m venv .venv || { echo "The virtual environment could not be made; on Debian and Ubuntu it needs the package python3-venv." >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $(STAMP)
+	@echo "Set up."
+
+clean:
+	rm -rf .venv out runs build dist *.egg-info _docs _proc .pytest_cache

@@ -1,0 +1,112 @@
+"""The two commands as a user types them."""
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+
+def run(command, *args, cwd=None):
+    program = str(Path(sys.executable).with_name(command))
+    return subprocess.run([program, *map(str, args)], cwd=cwd, text=True, capture_output=True)
+
+
+def digest(folder): return {f: hashlib.sha1(f.read_bytes()).hexdigest() for f in folder.rglob("*") if f.is_file()}
+
+
+def test_one_photograph_goes_beside_itself(model, photos):
+    before = digest(photos)
+    result = run("colorize", photos/"a.jpg", "--model", model, "--compare")
+    assert result.returncode == 0 and result.stdout.strip().endswith(f"1 of 1 colorized: {photos/'a-color.jpg'}")
+    assert Image.open(photos/"a-color.jpg").size == (90, 60) and Image.open(photos/"a-compare.jpg").size == (180, 60)
+    assert {f: h for f, h in digest(photos).items() if f in before} == before
+
+
+def test_a_folder_with_a_broken_file(model, photos, tmp_path):
+    (photos/"deep").mkdir()
+    (photos/"a.jpg").rename(photos/"deep"/"a.jpg")
+    (photos/"torn.png").write_bytes((photos/"b.png").read_bytes()[:99])
+    before = digest(photos)
+    result = run("colorize", photos, "--model", model, "--out", tmp_path/"out")
+    assert result.returncode == 1
+    assert "torn.png" in result.stderr and "Traceback" not in result.stderr
+    assert result.stdout.strip().splitlines()[-1].startswith("3 of 4 colorized")
+    assert sorted(str(f.relative_to(tmp_path/"out")) for f in (tmp_path/"out").rglob("*.*")) == ["b-color.png", "c-color.webp", "deep/a-color.jpg"]
+    assert digest(photos) == before
+
+
+def test_no_photograph_is_written_over(model, photos):
+    before = digest(photos)
+    assert run("colorize", photos/"a.jpg", "--model", model, "--out", photos/"a.jpg").returncode == 1
+    (photos/"link.jpg").symlink_to(photos/"a.jpg")
+    assert run("colorize", photos/"a.jpg", "--model", model, "--out", photos/"link.jpg").returncode == 1
+    (photos/"link.jpg").unlink()
+    assert digest(photos) == before
+
+
+def test_two_photographs_of_one_name_do_not_replace_each_other(model, photos, tmp_path):
+    (photos/"deep").mkdir()
+    Image.new("L", (20, 20)).save(photos/"deep"/"a.jpg")
+    result = run("colorize", photos/"a.jpg", photos/"deep"/"a.jpg", "--model", model, "--out", tmp_path/"out")
+    assert result.returncode == 1 and "1 of 2 colorized" in result.stdout
+    assert Image.open(tmp_path/"out"/"a-color.jpg").size == (90, 60)
+
+
+def test_transparency_survives_or_becomes_white(model, tmp_path):
+    Image.new("LA", (32, 32), (0, 0)).save(tmp_path/"clear.png")
+    assert run("colorize", tmp_path/"clear.png", "--model", model).returncode == 0
+    assert Image.open(tmp_path/"clear-color.png").mode == "RGBA"
+    assert run("colorize", tmp_path/"clear.png", "--model", model, "--out", tmp_path/"white.jpg").returncode == 0
+    assert Image.open(tmp_path/"white.jpg").getpixel((5, 5)) > (250, 250, 250)
+
+
+@pytest.mark.parametrize("args, sentence", [
+    ([], "which photograph"), (["nowhere.jpg"], "nowhere.jpg"), (["."], "no photographs"), (["a.jpg", "--model", "runs/frist"], "no such folder"),
+    (["a.jpg", "--out", "a.xyz"], "can be written as")])
+def test_mistakes_of_colorize_get_a_sentence(model, tmp_path, args, sentence, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    if "a.jpg" in args: Image.new("L", (20, 20)).save(tmp_path/"a.jpg")
+    result = run("colorize", *args, *([] if "--model" in args else ["--model", model]), cwd=tmp_path)
+    assert result.returncode == 1 and sentence in result.stderr and "Traceback" not in result.stderr
+    assert not list(tmp_path.glob("*.partial*"))
+
+
+@pytest.mark.parametrize("args, sentence", [
+    (["nowhere"], "nowhere"), (["photos", "--split", "120"], "is not a split"), (["photos", "--resume"], "no interrupted run"),
+    (["photos", "--weights", "no.pth"], "no such file of weights"), (["grey"], "grey")])
+def test_mistakes_of_colorize_train_get_a_sentence(tmp_path, args, sentence):
+    for folder, colour in (("photos", "tomato"), ("grey", "grey")):
+        (tmp_path/folder).mkdir()
+        for i in range(6): Image.effect_noise((48, 48), 40).convert("RGB").save(tmp_path/folder/f"{i}.png") if colour == "grey" else \
+            Image.blend(Image.new("RGB", (48, 48), colour), Image.linear_gradient("L").resize((48, 48)).convert("RGB").rotate(15*i), .4).save(tmp_path/folder/f"{i}.png")
+    result = run("colorize-train", *args, *([] if args[0] != "photos" else ["--keep-grey"]), "--size", 32, "--epochs", 1, cwd=tmp_path)
+    assert result.returncode == 1 and sentence in result.stderr + result.stdout and "Traceback" not in result.stderr
+
+
+def test_the_nine_arguments_of_training(tmp_path, photos):
+    from colorize.photos import sample_photos
+    import shutil
+    (tmp_path/"colour").mkdir()
+    for file in sample_photos("valid")[:10]: shutil.copy(file, tmp_path/"colour")
+    result = run("colorize-train", tmp_path/"colour", "--split", "7:3", "--epochs", 2, "--save-images", "true", "--lr", 5e-4, "--weight-decay", 0.1,
+                 "--save-model", "true", "--loss", "mse", "--batch-size", 3, "--preview-every", 2, "--size", 32, "--runs", tmp_path/"runs", "--run", "nine")
+    assert result.returncode == 0, result.stderr
+    assert "7 photographs to train on, 3 to validate with" in result.stdout
+    import json
+    training = json.loads((tmp_path/"runs"/"nine"/"config.json").read_text())["training"]
+    assert {k: training[k] for k in ("epochs", "lr", "weight_decay", "loss", "batch_size", "photos", "steps", "finished")} == \
+        dict(epochs=2, lr=5e-4, weight_decay=.1, loss="mse", batch_size=3, photos=7, steps=4, finished=True)
+    assert len(list((tmp_path/"runs"/"nine"/"previews").glob("*.png"))) == 2
+    assert run("colorize", photos/"a.jpg", "--model", tmp_path/"runs"/"nine").returncode == 0
+
+
+def test_nothing_is_saved_that_was_not_asked_for(tmp_path):
+    from colorize.photos import sample_photos
+    import shutil
+    (tmp_path/"colour").mkdir()
+    for file in sample_photos("valid")[:6]: shutil.copy(file, tmp_path/"colour")
+    result = run("colorize-train", tmp_path/"colour", "--epochs", 1, "--save-images", "false", "--save-model", "false", "--batch-size", 4, "--size", 32, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert [f.name for f in (tmp_path/"runs"/"colorizer").iterdir()] == ["losses.csv"]

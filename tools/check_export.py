@@ -1,0 +1,29 @@
+"""Is the library what the notebooks export, and README.md what nbs/index.ipynb says?
+
+    python tools/check_export.py        exits with 1 and a sentence for each file that has drifted
+"""
+import sys
+import tempfile
+from pathlib import Path
+
+from nbdev.export import nb_export
+
+from make_readme import readme
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def drifted():
+    "Names of the files that are not what their notebook makes of them"
+    with tempfile.TemporaryDirectory() as tmp:
+        for notebook in sorted((ROOT/"nbs").glob("[0-9]*.ipynb")): nb_export(notebook, lib_path=tmp)
+        fresh = {path.name: path.read_text(encoding="utf-8") for path in Path(tmp).rglob("*.py")}
+    own = {path.name: path.read_text(encoding="utf-8") for path in (ROOT/"colorize").glob("*.py") if not path.name.startswith("_")}
+    names = [f"colorize/{name}" for name in sorted(fresh | own) if fresh.get(name) != own.get(name) and not name.startswith("_")]
+    return names + ([] if (ROOT/"README.md").read_text(encoding="utf-8") == readme() else ["README.md"])
+
+
+if __name__ == "__main__":
+    names = drifted()
+    for name in names: print(f"{name} is not what its notebook says; run {'make readme' if name == 'README.md' else 'make export'}", file=sys.stderr)
+    sys.exit(bool(names))

@@ -1,0 +1,83 @@
+"""What `make demo` does: train a colorizer on the sample photographs, and colorize some that it has and has not seen.
+
+    python tools/demo.py [--minutes 3] [--size 64] [--out out]
+
+It ends with out/demo.png (grey | colorized | true) and a small table: how far the colours are from the true ones, beside
+the grey picture's. A model that comes with the package is shown first.
+"""
+import argparse
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageOps
+
+from colorize.batches import photo_dls
+from colorize.colorizer import PRETRAINED, Colorizer, side_by_side
+from colorize.lab import chroma, rgb_to_lab
+from colorize.photos import open_photo, sample_photos
+from colorize.pretraining import pretrain
+
+
+def lab(picture): return rgb_to_lab(torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1))
+
+
+def scores(pairs):
+    "Mean L1 on ab and mean chroma (CIELAB units) of (picture, true) pairs"
+    labs = [(lab(picture), lab(true)) for picture, true in pairs]
+    return (np.mean([(a - b)[1:].abs().mean().item() for a, b in labs]), np.mean([chroma(a).mean().item() for a, _ in labs]))
+
+
+def sheet(sections, width=240, height=180):
+    "Rows of grey | colorized | true, two photographs a row, under the titles of `sections`"
+    blocks = []
+    for title, triples in sections:
+        cells = [side_by_side(*(ImageOps.fit(p.convert("RGB"), (width, height)) for p in triple)) for triple in triples]
+        block = Image.new("RGB", (2*cells[0].width + 24, 24 + (height + 8)*((len(cells) + 1)//2)), "white")
+        ImageDraw.Draw(block).text((4, 5), f"{title}: grey | colorized | true", fill="black")
+        for i, cell in enumerate(cells): block.paste(cell, ((i % 2)*(cell.width + 24), 24 + (height + 8)*(i//2)))
+        blocks.append(block)
+    page = Image.new("RGB", (blocks[0].width, sum(b.height for b in blocks)), "white")
+    for i, block in enumerate(blocks): page.paste(block, (0, sum(b.height for b in blocks[:i])))
+    return page
+
+
+def show(colorizer, groups, path):
+    "Colorize the photographs of `groups` (title → files), write the sheet to `path`, print the table"
+    sections, rows = [], []
+    for title, files in groups.items():
+        true = [open_photo(f) for f in files]
+        grey = [t.convert("L") for t in true]
+        fake = colorizer(grey, progress=False)
+        sections.append((title, list(zip(grey, fake, true))[:6]))
+        rows += [(f"{title}, {name}", *scores(list(zip(pictures, true)))) for name, pictures in (("grey", grey), ("colorized", fake), ("true", true))]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet(sections).save(path)
+    print(f"\n{'':36}{'L1 on ab':>10}{'mean chroma':>14}")
+    for name, l1, c in rows: print(f"{name:36}{l1:10.2f}{c:14.2f}")
+    print(f"\nThe pictures are in {path}.")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--minutes", type=float, default=3, help="of training at most (default: 3)")
+    parser.add_argument("--size", type=int, default=64, help="pixels of the crops (default: 64)")
+    parser.add_argument("--epochs", type=int, default=40, help="times through the photographs at most (default: 40)")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the results (default: out)")
+    args = parser.parse_args()
+    start = time.monotonic()
+
+    train, valid = sample_photos("train"), sample_photos("valid")
+    if (PRETRAINED/"config.json").exists():
+        print("The model that comes with colorize, on photographs that it has not seen:")
+        show(Colorizer.from_pretrained(), {"not seen": valid}, args.out/"pretrained.png")
+
+    print(f"Training a colorizer on {len(train)} sample photographs at {args.size} pixels, for {args.minutes:g} minutes at most:")
+    run = args.out/"demo-run"
+    shutil.rmtree(run, ignore_errors=True)
+    learn = pretrain(photo_dls(size=args.size, bs=16), run, epochs=args.epochs, max_minutes=args.minutes, preview_every=100)
+    print(f"{learn.train_iter} steps; the model, its losses and previews are in {run}.")
+    show(Colorizer.from_pretrained(run), {"trained on": train[::max(1, len(train)//24)], "not seen": valid}, args.out/"demo.png")
+    print(f"The demonstration took {(time.monotonic() - start)/60:.1f} minutes.")
