@@ -3,7 +3,10 @@
 `from colorize import Colorizer` (or any other public function or class) imports the module that it lives in at that
 moment, and not before: `import colorize` alone loads neither torch nor fastai nor matplotlib.
 """
+import warnings
+
 __version__ = "0.0.1"
+warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")  # raised by fastai's import, of no use to ours
 
 
 def __getattr__(name):

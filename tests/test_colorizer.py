@@ -57,7 +57,10 @@ def test_colours_outside_srgb_lose_chroma_and_keep_hue_and_lightness():
 def test_working_size_has_bounds():
     for w, h in [(1, 1), (1, 100_000), (30_000, 20_000), (500, 500)]:
         a, b = working_size(w, h, 256)
-        assert a % 32 == b % 32 == 0 and min(a, b) >= 32 and a*b <= 1.3*256**2
+        assert a % 8 == b % 8 == 0 and min(a, b) >= 32 and a*b <= 1.2*256**2
+    for w, h in [(16, 9), (3, 2), (4, 3), (1, 1), (2, 3)]:
+        a, b = working_size(100*w, 100*h, 64)
+        assert abs(a*h/(b*w) - 1) < .1, "the shape of the photograph is not kept"
 
 
 def test_twelve_megapixels_keep_size_and_lightness_in_bounded_memory(model, tmp_path):
