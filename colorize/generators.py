@@ -6,7 +6,7 @@
 __all__ = ['GENERATORS', 'resnet_body', 'resnet_unet', 'count_parameters', 'layer_shapes', 'draw_shapes', 'create_generator',
            'save_generator', 'load_config', 'load_generator']
 
-# %% ../nbs/05_generators.ipynb #544ffd48
+# %% ../nbs/05_generators.ipynb #4c8d49fd
 import json, warnings
 from pathlib import Path
 from urllib.error import URLError
@@ -22,7 +22,7 @@ from torchvision.models import ResNet18_Weights, resnet18
 from .batches import photo_dls, to_rgb, written
 from .lab import LabScale, show_images
 
-# %% ../nbs/05_generators.ipynb #cb5b12b0
+# %% ../nbs/05_generators.ipynb #5fcf4c0f
 def _downloaded():
     try: return resnet18(weights=ResNet18_Weights.IMAGENET1K_V1)
     except (URLError, OSError) as error:
@@ -36,7 +36,7 @@ def _read_weights(path):
     except FileNotFoundError: raise FileNotFoundError(f"{path}: there is no such file of weights") from None
     except Exception as error: raise ValueError(f"{path}: not a readable file of weights ({type(error).__name__})") from error
 
-# %% ../nbs/05_generators.ipynb #a6c2ca3a
+# %% ../nbs/05_generators.ipynb #f99ff06d
 def resnet_body(weights:str|Path=None, # "imagenet", the path of a ResNet18 state dict, or None for chance
                 n_in:int=1, # channels of the input: 1 for L
 )->nn.Sequential: # from (B, n_in, H, W) to (B, 512, ⌈H/32⌉, ⌈W/32⌉); raises RuntimeError without network, ValueError for wrong weights
@@ -51,7 +51,7 @@ def resnet_body(weights:str|Path=None, # "imagenet", the path of a ResNet18 stat
     if grey: return nn.Sequential(*list(net.children())[:-2])
     return create_body(net, n_in=n_in, pretrained=weights is not None, cut=-2)
 
-# %% ../nbs/05_generators.ipynb #fb70bdc3
+# %% ../nbs/05_generators.ipynb #98232244
 def _load(net, state, origin, but=()):
     "`state` into `net`, every tensor of it, or a sentence on what does not fit"
     own = {k: v for k, v in net.state_dict().items() if not k.startswith(tuple(but))} if but else net.state_dict()
@@ -60,7 +60,7 @@ def _load(net, state, origin, but=()):
                                f"of another shape, the first is {wrong[0]}")
     net.load_state_dict(state, strict=not but)
 
-# %% ../nbs/05_generators.ipynb #f68a8c92
+# %% ../nbs/05_generators.ipynb #c6cdd282
 def resnet_unet(weights:str|Path=None, # of the body, see `resnet_body`
                 size:int=256, # px; only the size at which the network is laid out, any other works too
                 n_in:int=1, # channels in: L
@@ -79,7 +79,7 @@ def count_parameters(net:nn.Module, # any network
     "How many weights `net` has"
     return sum(p.numel() for p in net.parameters() if p.requires_grad)
 
-# %% ../nbs/05_generators.ipynb #9819e66d
+# %% ../nbs/05_generators.ipynb #67e9873c
 def layer_shapes(net:nn.Module, # a network whose parts lie in `net.layers`, or in order
                  size:int=256, # px of the square input
                  n_in:int=1, # channels of the input
@@ -97,7 +97,7 @@ def layer_shapes(net:nn.Module, # a network whose parts lie in `net.layers`, or 
     net.train(was_training)
     return rows
 
-# %% ../nbs/05_generators.ipynb #8a0c7e6c
+# %% ../nbs/05_generators.ipynb #5d591e10
 def draw_shapes(rows:list, # from `layer_shapes`
                 figsize:tuple=(10, 3.2), # inches
 ):
@@ -114,7 +114,7 @@ def draw_shapes(rows:list, # from `layer_shapes`
     ax.set(yticks=[], xticks=[], title="channels above each part; height is the size of its picture", ylim=(-135, 155))
     ax.spines[:].set_visible(False)
 
-# %% ../nbs/05_generators.ipynb #313d92dd
+# %% ../nbs/05_generators.ipynb #cb20316c
 GENERATORS = {"resnet_unet": resnet_unet}
 
 def create_generator(arch:str="resnet_unet", # a name in `GENERATORS`
@@ -124,7 +124,7 @@ def create_generator(arch:str="resnet_unet", # a name in `GENERATORS`
     if arch not in GENERATORS: raise ValueError(f"there is no generator {arch!r}; there are {', '.join(GENERATORS)}")
     return GENERATORS[arch](**kwargs)
 
-# %% ../nbs/05_generators.ipynb #35641827
+# %% ../nbs/05_generators.ipynb #464ef1e0
 def save_generator(folder:Path|str, # is made where it is missing
                    net:nn.Module, # what to save
                    config:dict, # must hold `arch`; see `load_generator`
@@ -135,7 +135,7 @@ def save_generator(folder:Path|str, # is made where it is missing
     with written(folder/"model.safetensors") as path: path.write_bytes(save(state))
     with written(folder/"config.json") as path: path.write_text(json.dumps(config, indent=2) + "\n")
 
-# %% ../nbs/05_generators.ipynb #e00c6bc9
+# %% ../nbs/05_generators.ipynb #947aa10e
 def load_config(folder:Path|str, # of a saved model
 )->dict: # what `config.json` says; raises FileNotFoundError or ValueError with a sentence
     "The description of a saved model"

@@ -104,7 +104,7 @@ def _by_pieces(f, x, channels=3, dtype=None):
         for p in range(0, pixels, n): out[i:i+at_once, ..., p:p+n] = f(flat[i:i+at_once, ..., p:p+n])
     return out.view(*x.shape[:-3], channels, *x.shape[-2:])
 
-# %% ../nbs/01_lab.ipynb #c4ad50e5
+# %% ../nbs/01_lab.ipynb #1da0c049
 def _check(x, name, channels=3, bytes=False):
     "`x` in at least float32, or a `ValueError` that says what is wrong with it"
     if not isinstance(x, Tensor): raise ValueError(f"{name} must be a torch tensor, not {type(x).__name__}")
@@ -115,7 +115,7 @@ def _check(x, name, channels=3, bytes=False):
         raise ValueError(f"{name} must be float{' or uint8' if bytes else ''}, not {x.dtype} (shape {tuple(x.shape)})")
     return x.float() if x.element_size() < 4 else x
 
-# %% ../nbs/01_lab.ipynb #de3adde8
+# %% ../nbs/01_lab.ipynb #a996cf62
 def _rgb_to_lab(rgb):
     fx, fy, fz = [_cube_root(t) for t in _mix(_RGB_TO_XYZ, _linear(rgb).unbind(-3))]
     return torch.stack([116*fy - 16, 500*(fx - fy), 200*(fy - fz)], -3)
@@ -126,7 +126,7 @@ def rgb_to_lab(rgb:Tensor, # sRGB, shape (..., 3, H, W): float 0..1, or uint8 0.
     rgb = _check(rgb, "rgb", bytes=True)
     return _by_pieces(_rgb_to_lab, rgb, dtype=torch.float32 if rgb.dtype == torch.uint8 else None)
 
-# %% ../nbs/01_lab.ipynb #8c320af8
+# %% ../nbs/01_lab.ipynb #fa8c4248
 def _cube(f): return _curve(f, 6/29, 3*(6/29)**2, lambda x: x**3)
 def _from_linear(c): return _curve(c, .0031308, 12.92/1.055, _pow(1/2.4)).mul_(1.055).sub_(.055)
 
@@ -135,7 +135,7 @@ def _lab_to_linear(lab):
     fy = (L + 16)/116
     return _mix(_XYZ_TO_RGB, [_cube(f) for f in (fy + a/500, fy, (fy - b/200).clamp(min=0))])
 
-# %% ../nbs/01_lab.ipynb #4356291d
+# %% ../nbs/01_lab.ipynb #a0e442e8
 def lab_to_rgb(lab:Tensor, # L in 0..100, a and b in CIELAB units, float, shape (..., 3, H, W)
                clip:bool=True, # cut what lies outside sRGB at 0 and 1?
               )->Tensor: # sRGB, float 0..1 (beyond it where `clip` is false), same shape; float32 (float64 for float64), differentiable
@@ -145,7 +145,7 @@ def lab_to_rgb(lab:Tensor, # L in 0..100, a and b in CIELAB units, float, shape 
         return rgb.clamp(0, 1) if clip else rgb
     return _by_pieces(convert, _check(lab, "lab"))
 
-# %% ../nbs/01_lab.ipynb #7dfc2ba9
+# %% ../nbs/01_lab.ipynb #bfa07482
 def split_lab(lab:Tensor, # shape (..., 3, H, W)
              )->tuple[Tensor, Tensor]: # L (..., 1, H, W) and ab (..., 2, H, W): views, nothing is copied
     "Lightness and colour apart"
@@ -161,7 +161,7 @@ def join_lab(L:Tensor, # shape (..., 1, H, W)
         raise ValueError(f"L (..., 1, height, width) and ab (..., 2, height, width) expected, not {tuple(L.shape)} and {tuple(ab.shape)}")
     return torch.cat([L, ab], -3)
 
-# %% ../nbs/01_lab.ipynb #1edd2a0a
+# %% ../nbs/01_lab.ipynb #a2a1713d
 def chroma(lab:Tensor, # shape (..., 3, H, W), CIELAB units
           )->Tensor: # shape (..., 1, H, W), CIELAB units, 0 for grey
     "How strong the colour is: the length of (a, b)"
@@ -173,7 +173,7 @@ def hue(lab:Tensor, # shape (..., 3, H, W), CIELAB units
     _, a, b = _check(lab, "lab").split(1, -3)
     return torch.rad2deg(torch.atan2(b, a)).remainder(360)
 
-# %% ../nbs/01_lab.ipynb #7058adef
+# %% ../nbs/01_lab.ipynb #17bf5829
 @dataclass(frozen=True)
 class LabScale:
     "How Lab is scaled for a network: (value - centre) / range; by default L/50 - 1 and ab/110"
@@ -193,7 +193,7 @@ class LabScale:
     def decode_ab(self, ab): return ab*self.ab_range + self.ab_center
     def to_dict(self): return asdict(self)
 
-# %% ../nbs/01_lab.ipynb #590eb8f6
+# %% ../nbs/01_lab.ipynb #8f943e64
 @patch
 def encode(self:LabScale, lab:Tensor, # L in 0..100, a and b in CIELAB units, shape (..., 3, H, W)
           )->tuple[Tensor, Tensor]: # L (..., 1, H, W) and ab (..., 2, H, W) in the network's scale
@@ -208,7 +208,7 @@ def decode(self:LabScale, L:Tensor, # shape (..., 1, H, W), the network's scale
     "From the network's pair to Lab"
     return join_lab(self.decode_L(_check(L, "L", 1)), self.decode_ab(_check(ab, "ab", 2)))
 
-# %% ../nbs/01_lab.ipynb #c21a8022
+# %% ../nbs/01_lab.ipynb #6df2d24e
 @patch(cls_method=True)
 def from_dict(cls:LabScale, d:dict, # as `LabScale.to_dict` gives it
              )->LabScale: # `ValueError` for a missing, unknown or impossible entry
@@ -220,7 +220,7 @@ def from_dict(cls:LabScale, d:dict, # as `LabScale.to_dict` gives it
 SCALES = {"110": LabScale(), "127": LabScale(ab_range=127.),
           "unit": LabScale(L_center=0., L_range=100., ab_center=-128., ab_range=255.)}
 
-# %% ../nbs/01_lab.ipynb #5924fca9
+# %% ../nbs/01_lab.ipynb #6595d458
 def _inside(lab, tolerance=1.):
     r, g, b = _lab_to_linear(lab)
     least, most = torch.minimum(torch.minimum(r, g), b), torch.maximum(torch.maximum(r, g), b)
@@ -231,7 +231,7 @@ def in_gamut(lab:Tensor, # L in 0..100, a and b in CIELAB units, shape (..., 3, 
     "Which pixels are colours that sRGB can show?"
     return _by_pieces(_inside, _check(lab, "lab").detach(), 1, torch.bool)
 
-# %% ../nbs/01_lab.ipynb #59b0c44c
+# %% ../nbs/01_lab.ipynb #a9595400
 def _share(lab):
     "The greatest share of its chroma, 0..1, with which each pixel is inside sRGB"
     share, step = torch.zeros_like(lab[..., :1, :, :]), .5
@@ -241,7 +241,7 @@ def _share(lab):
         step /= 2
     return share
 
-# %% ../nbs/01_lab.ipynb #b0c6903f
+# %% ../nbs/01_lab.ipynb #b148b20f
 def to_gamut(lab:Tensor, # L in 0..100, a and b in CIELAB units, shape (..., 3, H, W)
             )->Tensor: # the same shape; pixels that were inside are the same bit for bit; float32 (float64 for float64)
     "Bring colours into sRGB: less chroma, the same lightness and hue"
@@ -253,7 +253,7 @@ def to_gamut(lab:Tensor, # L in 0..100, a and b in CIELAB units, shape (..., 3, 
     pixels[outside] = torch.cat([L, ab*share.view(-1, 1)], -1)
     return out
 
-# %% ../nbs/01_lab.ipynb #e5a18946
+# %% ../nbs/01_lab.ipynb #06667130
 def lab_channels(lab:Tensor, # L in 0..100, a and b in CIELAB units, shape (..., 3, H, W)
                  lightness:float=65., # at which a and b are shown, 0..100
                 )->tuple[Tensor, Tensor, Tensor]: # L, a and b as sRGB pictures, float 0..1, shape (..., 3, H, W) each
