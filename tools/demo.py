@@ -1,6 +1,6 @@
 """What `make demo` does: train a colorizer on the sample photographs, and colorize some that it has and has not seen.
 
-    python tools/demo.py [--minutes 3] [--photos 32] [--size 64] [--out out]
+    python tools/demo.py [--minutes 3.5] [--photos 32] [--size 64] [--out out]
 
 So few photographs are learned by heart in a few minutes; those that were not seen show what that is worth. It ends
 with out/demo.png (grey | colorized | true) and a small table: how far the colours are from the true ones, beside the
@@ -75,7 +75,7 @@ def epochs_for(minutes, dls, scratch):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--minutes", type=float, default=3, help="of training, about (default: 3)")
+    parser.add_argument("--minutes", type=float, default=3.5, help="of training, about (default: 3.5)")
     parser.add_argument("--photos", type=int, default=32, help="sample photographs to train on (default: 32; there are 131)")
     parser.add_argument("--size", type=int, default=64, help="pixels of the crops (default: 64)")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the results (default: out)")
@@ -94,7 +94,7 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch: epochs = epochs_for(args.minutes, dls, Path(scratch))
     print(f"Training a colorizer from chance on {len(train)} sample photographs of {args.size} pixels, {epochs} times through them, "
           f"in about {args.minutes:g} minutes:", flush=True)
-    learn = pretrain(dls, run, epochs=epochs, max_minutes=1.5*args.minutes, preview_every=100)
+    learn = pretrain(dls, run, epochs=epochs, max_minutes=1.2*args.minutes, preview_every=100)
     print(f"{learn.train_iter} steps; the model, its losses and previews are in {run}.")
     show(Colorizer.from_pretrained(run), {"trained on": train, "not seen": valid}, args.out/"demo.png")
     print(f"The demonstration took {(time.monotonic() - begun)/60:.1f} minutes.")
