@@ -7,8 +7,6 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11 pytho
     command -v $(p) >/dev/null && $(p) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $(p))))
 BIN := .venv/bin
 STAMP := .venv/set-up
-# Threads that wait sleep, instead of taking the processor from others: on few cores that is worth a factor of many.
-export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo test export lab readme clean setup
 

@@ -29,6 +29,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'colorize.batches.PhotoStore._rows_for': ('batches.html#photostore._rows_for', 'colorize/batches.py'),
                                   'colorize.batches._stamp': ('batches.html#_stamp', 'colorize/batches.py'),
                                   'colorize.batches.cache_folder': ('batches.html#cache_folder', 'colorize/batches.py'),
+                                  'colorize.batches.encode_bytes': ('batches.html#encode_bytes', 'colorize/batches.py'),
                                   'colorize.batches.photo_dls': ('batches.html#photo_dls', 'colorize/batches.py'),
                                   'colorize.batches.pick_device': ('batches.html#pick_device', 'colorize/batches.py'),
                                   'colorize.batches.seeded': ('batches.html#seeded', 'colorize/batches.py'),

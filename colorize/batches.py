@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['written', 'shrink', 'cache_folder', 'PhotoStore', 'seeded', 'train_crops', 'valid_crops', 'PhotoCrops', 'pick_device',
-           'PhotoDL', 'to_rgb', 'show_columns', 'photo_dls']
+           'encode_bytes', 'PhotoDL', 'to_rgb', 'show_columns', 'photo_dls']
 
-# %% ../nbs/03_batches.ipynb #4341a36a
+# %% ../nbs/03_batches.ipynb #ea21f176
 import hashlib, json, os, random, shutil, uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,11 +21,12 @@ from fastprogress import progress_bar
 from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms import v2
+from torchvision.transforms.v2.functional import resize
 
-from .lab import LabScale, lab_to_rgb, rgb_to_lab, show_images
+from .lab import LabScale, lab_to_rgb, rgb_to_lab, show_images, split_lab
 from .photos import PhotoError, find_photos, open_photo, sample_photos, split_photos
 
-# %% ../nbs/03_batches.ipynb #f6c94ef6
+# %% ../nbs/03_batches.ipynb #c5864527
 @contextmanager
 def written(path:Path|str, # the file to be, in the end
 ):
@@ -38,7 +39,7 @@ def written(path:Path|str, # the file to be, in the end
         os.replace(beside, path)
     finally: beside.unlink(missing_ok=True)
 
-# %% ../nbs/03_batches.ipynb #6b1c81e3
+# %% ../nbs/03_batches.ipynb #cb0bcc15
 def shrink(photo:Image.Image, # an RGB picture of any size
            short_side:int=256, # px; larger photographs are reduced to it, smaller ones stay as they are
            max_aspect:float=2., # longer photographs lose their ends
@@ -46,13 +47,13 @@ def shrink(photo:Image.Image, # an RGB picture of any size
     "As much of `photo` as training needs"
     long = int(max_aspect*min(photo.size))
     photo = ImageOps.fit(photo, (min(photo.width, long), min(photo.height, long))) if long < max(photo.size) else photo
-    ratio = short_side/min(photo.size)
+    pixels, ratio = torch.from_numpy(np.array(photo)).permute(2, 0, 1), short_side/min(photo.size)
     if ratio < 1:
-        w, h = (max(1, round(ratio*side)) for side in photo.size)
-        photo = photo.resize((w, h), Image.Resampling.BICUBIC, reducing_gap=2.)
-    return np.asarray(photo)
+        h, w = (max(1, round(ratio*side)) for side in pixels.shape[1:])
+        pixels = resize(pixels, [h, w], v2.InterpolationMode.BICUBIC, antialias=True)
+    return pixels.permute(1, 2, 0).contiguous().numpy()
 
-# %% ../nbs/03_batches.ipynb #8587f022
+# %% ../nbs/03_batches.ipynb #714be3cb
 def cache_folder()->Path: # `COLORIZE_CACHE`, if set, or colorize's folder in the user's cache
     "Where decoded photographs are kept between runs"
     base = os.environ.get("XDG_CACHE_HOME") or Path.home()/".cache"
@@ -62,7 +63,7 @@ def _stamp(file):
     stat = os.stat(file)
     return [str(Path(file).resolve()), stat.st_size, stat.st_mtime_ns]
 
-# %% ../nbs/03_batches.ipynb #2c686f25
+# %% ../nbs/03_batches.ipynb #c36aa7c4
 class PhotoStore:
     "Photographs decoded once and kept as uint8 in one memory-mapped file"
     def __init__(self,
@@ -88,10 +89,10 @@ class PhotoStore:
 
     def __getstate__(self): return {k: v for k, v in vars(self).items() if k != "_map"}
 
-# %% ../nbs/03_batches.ipynb #9fd4fb76
+# %% ../nbs/03_batches.ipynb #a0395bca
 @patch(as_prop=True)
 def _bytes(self:PhotoStore):
-    if "_map" not in vars(self): self._map = np.memmap(self.folder/self.data, np.uint8, mode="c")
+    if "_map" not in vars(self): self._map = np.asarray(np.memmap(self.folder/self.data, np.uint8, mode="c"))
     return self._map
 
 @patch
@@ -102,7 +103,7 @@ def _read_index(self:PhotoStore):
     whole = data.exists() and data.stat().st_size == index["size"]
     return index if whole else None
 
-# %% ../nbs/03_batches.ipynb #e009ef72
+# %% ../nbs/03_batches.ipynb #110994e6
 @patch
 def _rows_for(self:PhotoStore, stamps, progress):
     index = self._read_index()
@@ -118,7 +119,7 @@ def _decode(self:PhotoStore, stamp):
     try: return shrink(open_photo(stamp[0]), self.short_side)
     except PhotoError as error: return error
 
-# %% ../nbs/03_batches.ipynb #321aa10a
+# %% ../nbs/03_batches.ipynb #4ea70b4d
 @patch
 def _build(self:PhotoStore, stamps, old, old_data, progress):
     rows, skipped, name = [], [], f"{uuid.uuid4().hex[:8]}.bin"
@@ -140,7 +141,7 @@ def _build(self:PhotoStore, stamps, old, old_data, progress):
     if old_data: (self.folder/old_data).unlink(missing_ok=True)
     return index
 
-# %% ../nbs/03_batches.ipynb #965b6be9
+# %% ../nbs/03_batches.ipynb #0821f274
 @contextmanager
 def seeded(*key:int, # any whole numbers
 ):
@@ -150,7 +151,7 @@ def seeded(*key:int, # any whole numbers
     try: yield
     finally: torch.set_rng_state(before)
 
-# %% ../nbs/03_batches.ipynb #d4e807f1
+# %% ../nbs/03_batches.ipynb #e02e3afe
 def train_crops(size:int=224, # px, height and width of the crop
                 scale:tuple=(0.5, 1.), # smallest and largest share of the photograph's area
                 flip:bool=True, # mirror every second crop
@@ -170,7 +171,7 @@ def valid_crops(size:int=224, # px, height and width of the crop
     "The middle of the photograph, always the same"
     return v2.Compose([v2.Resize(size, antialias=True), v2.CenterCrop(size)])
 
-# %% ../nbs/03_batches.ipynb #47ca55b1
+# %% ../nbs/03_batches.ipynb #51a87235
 class PhotoCrops(torch.utils.data.Dataset):
     "The crops of a store's photographs"
     def __init__(self,
@@ -188,7 +189,7 @@ class PhotoCrops(torch.utils.data.Dataset):
         "The crop of photograph `i` in `epoch`"
         with seeded(self.seed, epoch, i): return self.tfm(torch.from_numpy(self.store[i]).permute(2, 0, 1))
 
-# %% ../nbs/03_batches.ipynb #a6947139
+# %% ../nbs/03_batches.ipynb #7d77f142
 def pick_device(name:str=None, # "cuda", "mps", "cpu", or None for the first of these that is there
 )->torch.device:
     "The device to compute on"
@@ -196,7 +197,15 @@ def pick_device(name:str=None, # "cuda", "mps", "cpu", or None for the first of 
     if torch.cuda.is_available(): return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
-# %% ../nbs/03_batches.ipynb #1f789bd3
+# %% ../nbs/03_batches.ipynb #0029022b
+def encode_bytes(rgb:Tensor, # uint8, (B, 3, H, W), on any device
+                 scale:LabScale=LabScale(), # the network's scale
+)->tuple: # L (B, 1, H, W) and ab (B, 2, H, W), float32 in the network's scale, on the same device
+    "What the network is fed, from photographs in bytes"
+    L, ab = split_lab(rgb_to_lab(rgb))
+    return L.sub_(scale.L_center).div_(scale.L_range), ab.sub_(scale.ab_center).div_(scale.ab_range)
+
+# %% ../nbs/03_batches.ipynb #55ab3ffe
 class PhotoDL(DataLoader):
     "A fastai DataLoader of photographs whose batches become L and ab on the device"
     def __init__(self,
@@ -213,7 +222,7 @@ class PhotoDL(DataLoader):
         return order[self.first*self.bs:]
 
     def create_item(self, i): return (self.dataset.draw(i, self.epoch),)
-    def after_batch(self, batch): return self.scale.encode(rgb_to_lab(batch[0]))
+    def after_batch(self, batch): return encode_bytes(batch[0], self.scale)
     def after_iter(self): self.start_at(self.epoch + 1)
     def new(self, dataset=None, cls=None, **kwargs): return super().new(dataset, cls, scale=self.scale, **kwargs)
 
@@ -223,7 +232,7 @@ class PhotoDL(DataLoader):
         "Say where in the training the next iteration begins"
         self.epoch, self.first = epoch, first
 
-# %% ../nbs/03_batches.ipynb #537aa9d8
+# %% ../nbs/03_batches.ipynb #31727128
 def to_rgb(L:Tensor, # (B, 1, H, W) in the network's scale
            ab:Tensor, # (B, 2, H, W) in the network's scale
            scale:LabScale=LabScale(), # the network's scale
@@ -240,7 +249,7 @@ def show_columns(columns:list, # batches of pictures, (B, 3, H, W) each, float 0
     groups = [picture for group in zip(*(c[:max_n].cpu() for c in columns)) for picture in group]
     show_images(groups, titles=list(titles)*(len(groups)//len(titles)), ncols=len(titles)*(per_row or 6//len(titles)), height=1.5)
 
-# %% ../nbs/03_batches.ipynb #e4058000
+# %% ../nbs/03_batches.ipynb #dce98638
 @patch
 def show_batch(self:PhotoDL, b=None, max_n=6, **kwargs):
     "Grey and true, side by side"
@@ -254,7 +263,7 @@ def show_results(self:PhotoDL, b, preds, max_n=4, **kwargs):
     columns = [0*ab, preds.to(ab.device), ab]
     show_columns([to_rgb(L, c, self.scale) for c in columns], ["grey", "colorized", "true"], max_n)
 
-# %% ../nbs/03_batches.ipynb #2ef7f445
+# %% ../nbs/03_batches.ipynb #01d82608
 def photo_dls(source=None, # a folder, a pair (training files, validation files), or None for the sample photographs
               valid:float=0.2, # share (or number) of the folder's photographs held back for validation
               size:int=224, # px, height and width of the crops

@@ -297,7 +297,7 @@ def pretrain(dls:DataLoaders, # from `photo_dls`
                    training=dict(settings, steps=learn.train_iter, finished=checkpoint.finished)))
     return learn
 
-# %% ../nbs/07_pretraining.ipynb #daa0803d
+# %% ../nbs/07_pretraining.ipynb #a9442a2f
 def read_losses(run:Path|str, # folder of a run
 ): # a DataFrame, a row a step, and a row with `valid_loss` an epoch
     "The losses of a run"
@@ -310,8 +310,10 @@ def plot_losses(run:Path|str, # folder of a run
     "The loss of every step, its moving average, and the validation loss of every epoch"
     import matplotlib.pyplot as plt
     losses = read_losses(run)
-    ax = losses.plot(x="step", y=["loss", "loss_avg"], figsize=figsize, style=["-", "-"], color=["lightsteelblue", "navy"], ylabel="loss")
-    losses.dropna(subset="valid_loss").plot(x="step", y="valid_loss", style="o-", color="darkorange", ax=ax)
+    steps, epochs = losses.dropna(subset="loss"), losses.dropna(subset="valid_loss")
+    ax = steps.plot(x="step", y=["loss", "loss_avg"], figsize=figsize, color=["lightsteelblue", "navy"], ylabel="loss")
+    epochs.plot(x="step", y="valid_loss", style=".", color="darkorange", ax=ax)
+    ax.set_ylim(0, 2.5*losses[["loss", "valid_loss"]].stack().median())
 
 # %% ../nbs/07_pretraining.ipynb #06eddb20
 def show_previews(run:Path|str, # folder of a run
