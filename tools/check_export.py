@@ -2,6 +2,7 @@
 
     python tools/check_export.py        exits with 1 and a sentence for each file that has drifted
 """
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -13,12 +14,17 @@ from make_readme import readme
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def code(path):
+    "An exported module, without the way from it to its notebook"
+    return re.sub(r"(# %% |File to edit: )\S*/", r"\1", path.read_text(encoding="utf-8"))
+
+
 def drifted():
     "Names of the files that are not what their notebook makes of them"
     with tempfile.TemporaryDirectory() as tmp:
-        for notebook in sorted((ROOT/"nbs").glob("[0-9]*.ipynb")): nb_export(notebook, lib_path=tmp)
-        fresh = {path.name: path.read_text(encoding="utf-8") for path in Path(tmp).rglob("*.py")}
-    own = {path.name: path.read_text(encoding="utf-8") for path in (ROOT/"colorize").glob("*.py") if not path.name.startswith("_")}
+        for notebook in sorted((ROOT/"nbs").glob("[0-9]*.ipynb")): nb_export(notebook, lib_path=Path(tmp)/"colorize")
+        fresh = {path.name: code(path) for path in Path(tmp).rglob("*.py")}
+    own = {path.name: code(path) for path in (ROOT/"colorize").glob("*.py") if not path.name.startswith("_")}
     names = [f"colorize/{name}" for name in sorted(fresh | own) if fresh.get(name) != own.get(name) and not name.startswith("_")]
     return names + ([] if (ROOT/"README.md").read_text(encoding="utf-8") == readme() else ["README.md"])
 
