@@ -33,7 +33,7 @@ def test_lightness_is_kept_for_every_mode(colorizer, mode, tmp_path):
     grey = Image.fromarray(ramp.round().astype(np.uint8)) if mode not in ("1", "P", "CMYK") else source.convert("RGB")
     out = colorizer(tmp_path/"photo.tif")
     assert (lab(out)[0] - lab(grey)[0]).abs().max() < 1
-    assert (lab(out)[1:].abs().mean() > 1), "no colours were made"
+    if mode != "1": assert lab(out)[1:].abs().mean() > 1, "no colours were made"  # black and white have no room for chroma
 
 
 def test_enlarging_in_strips_is_the_same_as_at_once():
