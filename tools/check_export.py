@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def code(path):
     "An exported module, without the way from it to its notebook"
-    return re.sub(r"(# %% |File to edit: )\S*/", r"\1", path.read_text(encoding="utf-8"))
+    return re.sub(r"(# %% |File to edit: ).*/", r"\1", path.read_text(encoding="utf-8"))
 
 
 def drifted():
