@@ -7,7 +7,7 @@ __all__ = ['written', 'shrink', 'cache_folder', 'PhotoStore', 'seeded', 'train_c
            'encode_bytes', 'PhotoDL', 'to_rgb', 'show_columns', 'photo_dls']
 
 # %% ../nbs/03_batches.ipynb #ea21f176
-import hashlib, json, os, random, shutil, uuid
+import hashlib, json, os, random, uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path

@@ -6,7 +6,6 @@
 __all__ = ['PRETRAINED', 'working_size', 'enlarge', 'join_photo', 'Colorizer', 'side_by_side']
 
 # %% ../nbs/10_colorizer.ipynb #46373cf7
-import os
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from .batches import pick_device
 from .generators import create_generator, load_generator, save_generator
-from .lab import LabScale, join_lab, lab_to_rgb, rgb_to_lab, show_images, split_lab, to_gamut
+from .lab import LabScale, join_lab, lab_to_rgb, rgb_to_lab, split_lab, to_gamut
 from .photos import find_photos, open_photo
 
 # %% ../nbs/10_colorizer.ipynb #99d00551

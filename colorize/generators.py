@@ -7,7 +7,7 @@ __all__ = ['GENERATORS', 'resnet_body', 'resnet_unet', 'count_parameters', 'laye
            'save_generator', 'load_config', 'load_generator']
 
 # %% ../nbs/05_generators.ipynb #4c8d49fd
-import json, warnings
+import json
 from pathlib import Path
 from urllib.error import URLError
 
@@ -15,12 +15,11 @@ import torch
 from fastai.vision.learner import create_body
 from fastai.vision.models.unet import DynamicUnet
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save, save_file
-from torch import Tensor, nn
+from safetensors.torch import load_file, save
+from torch import nn
 from torchvision.models import ResNet18_Weights, resnet18
 
-from .batches import photo_dls, to_rgb, written
-from .lab import LabScale, show_images
+from .batches import written
 
 # %% ../nbs/05_generators.ipynb #5fcf4c0f
 def _downloaded():

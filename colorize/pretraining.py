@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from fastai.callback.channelslast import ChannelsLast
-from fastai.callback import progress, schedule  # they give Learner its bars and its one-cycle
+import fastai.callback.progress, fastai.callback.schedule  # they give Learner its bars and its one-cycle
 from fastai.callback.core import Callback, CancelEpochException, CancelFitException
 from fastai.callback.tracker import EarlyStoppingCallback, TrackerCallback
 from fastai.data.core import DataLoaders
@@ -28,7 +28,7 @@ from PIL import Image
 from torch import nn
 from torchvision.utils import make_grid
 
-from .batches import photo_dls, to_rgb, written
+from .batches import to_rgb, written
 from .generators import create_generator, save_generator
 from .lab import show_images
 
@@ -308,7 +308,6 @@ def plot_losses(run:Path|str, # folder of a run
                 figsize:tuple=(6, 3), # inches
 ):
     "The loss of every step, its moving average, and the validation loss of every epoch"
-    import matplotlib.pyplot as plt
     losses = read_losses(run)
     steps, epochs = losses.dropna(subset="loss"), losses.dropna(subset="valid_loss")
     ax = steps.plot(x="step", y=["loss", "loss_avg"], figsize=figsize, color=["lightsteelblue", "navy"], ylabel="loss")

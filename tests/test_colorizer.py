@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from colorize.colorizer import Colorizer, enlarge, join_photo, working_size
-from colorize.lab import in_gamut, rgb_to_lab
+from colorize.lab import rgb_to_lab
 
 
 def lab(picture): return rgb_to_lab(torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1))
