@@ -104,7 +104,7 @@ def valid_share(split:str, # "80:20", "9:1" or "0.8"
     except ValueError: pass
     raise ValueError(f"{split!r} is not a split of training and validation, such as 80:20, 9:1 or 0.8")
 
-# %% ../nbs/15_cli.ipynb #d5623150
+# %% ../nbs/15_cli.ipynb #71c2800e
 @call_parse
 def colorize_train(
     images:str, # folder of colour photographs
@@ -128,11 +128,22 @@ def colorize_train(
     keep_grey:bool=False, # train on grey photographs, too
     workers:int=0, # processes that cut crops
     device:str=None, # cuda, mps or cpu; else the first of these that is there
+    adversarial_epochs:int=0, # afterwards, so many epochs against a discriminator
+    gan_loss:Annotated[str, {"choices": ["bce", "lsq", "hinge"]}]="bce", # binary cross-entropy, least squares or hinge
+    gan_weight:float=1., # of the adversarial loss
+    l1_weight:float=100., # of the pixel loss in the adversarial epochs
+    gan_lr:float=2e-4, # learning rate of the generator in the adversarial epochs
+    d_lr:float=None, # learning rate of the discriminator; else that of the generator
+    d_every:int=1, # the discriminator learns in every n-th step
+    d_epochs:int=0, # that the discriminator learns alone, before the game
+    discriminator:Annotated[str, {"choices": ["patch", "unet", "conv"]}]="patch", # which discriminator
+    label_smoothing:float=0., # one-sided: 1 minus this is the target for true pictures
+    ema:float=None, # keep a moving average of the generator with this decay, such as 0.99
 ):
     "Train a colorizer on a folder of colour photographs"
     from colorize.batches import photo_dls
     from colorize.photos import drop_grey, find_photos, split_photos
-    from colorize.pretraining import pretrain
+    from colorize.adversarial import train_colorizer
     folder = runs/run
     try:
         files, grey = (find_photos(images), []) if keep_grey else drop_grey(find_photos(images))
@@ -141,8 +152,10 @@ def colorize_train(
         for store in (dls.train_ds.store, dls.valid_ds.store):
             for why in store.skipped.values(): print(f"left out: {why}", file=sys.stderr)
         print(f"{len(dls.train_ds)} photographs to train on, {len(dls.valid_ds)} to validate with, on {dls.device}; the run is {folder}")
-        learn = pretrain(dls, folder, epochs=epochs, lr=lr, loss=loss, weight_decay=weight_decay, weights=weights, seed=seed, save=save_model,
-                         preview_every=preview_every if save_images else 0, max_minutes=max_minutes, patience=patience, resume=resume)
+        gan = dict(epochs=adversarial_epochs, lr=gan_lr, d_lr=d_lr, gan_loss=gan_loss, gan_weight=gan_weight, l1_weight=l1_weight, d_every=d_every,
+                   d_epochs=d_epochs, discriminator=discriminator, label_smoothing=label_smoothing, ema=ema) if adversarial_epochs else None
+        learn = train_colorizer(dls, folder, dict(epochs=epochs, lr=lr, weight_decay=weight_decay, weights=weights, patience=patience), gan, loss=loss, seed=seed,
+                                preview_every=preview_every if save_images else 0, max_minutes=max_minutes, resume=resume, save=save_model)
     except (ValueError, OSError, RuntimeError) as error: raise CliError(str(error)) from error
     if not learn.checkpoint.finished: print(f"stopped after {learn.train_iter} steps; the same command with --resume goes on")
-    if save_model: print(f"the model is in {folder}; try: colorize PHOTO --model {folder}")
+    if (folder/"model.safetensors").exists(): print(f"the model is in {folder}; try: colorize PHOTO --model {folder}")

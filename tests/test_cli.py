@@ -110,3 +110,32 @@ def test_nothing_is_saved_that_was_not_asked_for(tmp_path):
     result = run("colorize-train", tmp_path/"colour", "--epochs", 1, "--save-images", "false", "--save-model", "false", "--batch-size", 4, "--size", 32, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert [f.name for f in (tmp_path/"runs"/"colorizer").iterdir()] == ["losses.csv"]
+
+
+def test_the_game_against_a_discriminator(tmp_path, photos):
+    import json
+    import shutil
+    from colorize.photos import sample_photos
+    (tmp_path/"colour").mkdir()
+    for file in sample_photos("valid")[:8]: shutil.copy(file, tmp_path/"colour")
+    command = ["colorize-train", tmp_path/"colour", "--split", "3:1", "--epochs", 1, "--size", 32, "--batch-size", 3, "--runs", tmp_path/"runs", "--run", "game",
+               "--adversarial-epochs", 2, "--gan-loss", "lsq", "--gan-weight", 0.5, "--l1-weight", 7, "--gan-lr", 1e-4, "--d-lr", 3e-4, "--d-every", 2,
+               "--d-epochs", 1, "--label-smoothing", 0.1, "--ema", 0.9, "--preview-every", 2]
+    run_folder = tmp_path/"runs"/"game"
+    first = run(*command, "--max-minutes", 0)
+    assert first.returncode == 0 and "--resume goes on" in first.stdout, first.stderr
+    assert not (run_folder/"model.safetensors").exists()
+    result = run(*command, "--resume")
+    assert result.returncode == 0, result.stderr
+    training = json.loads((run_folder/"config.json").read_text())["training"]
+    expected = dict(epochs=2, gan_loss="lsq", gan_weight=.5, l1_weight=7., lr=1e-4, d_lr=3e-4, d_every=2, d_epochs=1, label_smoothing=.1, ema=.9, steps=4, finished=True)
+    assert {k: training[k] for k in expected} == expected and training["before"]["steps"] == 2 and training["chosen"]["step"] in (0, 4)
+    assert {"losses.csv", "choices.csv", "discriminator.safetensors", "previews", "pretraining"} <= {f.name for f in run_folder.iterdir()}
+    assert run("colorize", photos/"a.jpg", "--model", run_folder).returncode == 0
+    assert "a run here already" in run(*command).stderr
+
+
+def test_a_game_that_cannot_be_played_is_refused_before_the_pretraining(tmp_path):
+    from colorize.photos import sample_photos
+    result = run("colorize-train", sample_photos("valid")[0].parent, "--adversarial-epochs", 1, "--gan-loss", "hinge", "--label-smoothing", 0.1, "--size", 32, cwd=tmp_path)
+    assert result.returncode == 1 and "no labels that could be smoothed" in result.stderr and not (tmp_path/"runs").exists()
