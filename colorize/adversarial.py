@@ -217,7 +217,7 @@ def averaged(learn:Learner, # with or without `EMA`
     yield learn.model
     if ema: ema.swap()
 
-# %% ../nbs/08_adversarial.ipynb #d634c978
+# %% ../nbs/08_adversarial.ipynb #1a607a7b
 def choose(rows:list, # of dicts with ab_error and chroma_ratio; the first is the generator at the start
            tolerance:float=0.1, # how much the error may grow, as part of what it was at the start
 )->int: # index of the chosen row
@@ -230,7 +230,7 @@ class Choice(Callback):
     order, run_valid = 76, False
     def __init__(self,
                  run:Path, # folder of the run
-                 every:int=50, # steps
+                 every:int=50, # steps; 0 to measure at both ends only, and keep the last
                  tolerance:float=0.1, # see `choose`
                  max_batches:int=None, # of the validation photographs
     ): self.path, self.every, self.tolerance, self.max_batches, self.rows, self.best = Path(run)/"choices.csv", every, tolerance, max_batches, [], None
@@ -238,24 +238,24 @@ class Choice(Callback):
     def before_fit(self):
         if not self.rows: self.measure()
     def after_batch(self):
-        if self.train_iter % self.every == 0: self.measure()
+        if self.every and self.train_iter % self.every == 0: self.measure()
     def after_fit(self):
         if self.rows[-1]["step"] != self.train_iter: self.measure()
 
     def run_state(self): return dict(rows=self.rows, best=self.best)
     def load_run_state(self, state): vars(self).update(state)
 
-# %% ../nbs/08_adversarial.ipynb #0dd30421
+# %% ../nbs/08_adversarial.ipynb #323e0ea4
 @patch
 def measure(self:Choice):
     with averaged(self.learn) as net:
         self.rows.append(dict(step=self.learn.train_iter, **colour_errors(net, self.dls.valid, self.max_batches)))
-        if choose(self.rows, self.tolerance) == len(self.rows) - 1: self.best = {k: v.detach().cpu().clone() for k, v in net.state_dict().items()}
+        if self.chosen is self.rows[-1]: self.best = {k: v.detach().cpu().clone() for k, v in net.state_dict().items()}
     import pandas as pd
     with written(self.path) as path: pd.DataFrame(self.rows).round(4).to_csv(path, index=False)
 
 @patch(as_prop=True)
-def chosen(self:Choice): return self.rows[choose(self.rows, self.tolerance)]
+def chosen(self:Choice): return self.rows[choose(self.rows, self.tolerance) if self.every else -1]
 
 # %% ../nbs/08_adversarial.ipynb #93a6769d
 @torch.no_grad()
@@ -339,7 +339,7 @@ def decay_callbacks(decay:str, # "none", "step" or "plateau"
     if decay not in kinds: raise ValueError(f"there is no decay {decay!r}; there are {', '.join(kinds)}")
     return kinds[decay]
 
-# %% ../nbs/08_adversarial.ipynb #d626946f
+# %% ../nbs/08_adversarial.ipynb #e60ae9c3
 GAN_NAMES = ("l1_loss", "gan_loss", "d_real_loss", "d_fake_loss", "loss")
 
 @delegates(run_callbacks, but=["settings", "state", "names", "patience"])
@@ -361,7 +361,7 @@ def train_gan(dls:DataLoaders, # from `photo_dls`
               ema:float=None, # keep a moving average of the generator with this decay
               decay:str="none", # of the learning rates: "none", "step" or "plateau"
               decay_epochs:int=10, # see `decay_callbacks`
-              choose_every:int=50, # steps between measurements on the validation photographs
+              choose_every:int=50, # steps between measurements on the validation photographs; 0 to keep the last generator
               tolerance:float=0.1, # see `choose`
               net:nn.Module=None, # the generator itself, where there is no folder of it
               arch:str="resnet_unet", # what it is

@@ -5,15 +5,16 @@
 # %% auto #0
 __all__ = ['LOSSES', 'GAN_LOSSES', 'pixel_loss', 'GANLoss', 'alpha_weights', 'lambda_weights', 'to_alpha', 'to_lambda']
 
-# %% ../nbs/04_losses.ipynb #75f02492
+# %% ../nbs/04_losses.ipynb #d7676d1a
 import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import Tensor
 
-# %% ../nbs/04_losses.ipynb #2bf04032
+# %% ../nbs/04_losses.ipynb #1f404fdf
 LOSSES = {"mae": F.l1_loss, "mse": F.mse_loss}
 
 def pixel_loss(name:str, # a name in `LOSSES`
@@ -22,15 +23,15 @@ def pixel_loss(name:str, # a name in `LOSSES`
     if name not in LOSSES: raise ValueError(f"there is no loss {name!r}; there are {', '.join(LOSSES)}")
     return LOSSES[name]
 
-# %% ../nbs/04_losses.ipynb #61cdc7be
+# %% ../nbs/04_losses.ipynb #692fd0ad
 GAN_LOSSES = ("bce", "lsq", "hinge")
 
 @dataclass
 class GANLoss:
-    "The rules of the game between generator and discriminator; raises ValueError for rules that do not exist"
+    "The rules of the game between generator and discriminator; raises ValueError for rules that don't exist"
     kind:str = "bce" # "bce" (Goodfellow et al. 2014), "lsq" (Mao et al. 2017) or "hinge" (Lim and Ye 2017)
-    smoothing:float = 0. # one-sided label smoothing (Salimans et al. 2016): true pictures are to score 1 minus this
-    minimax:bool = False # bce only: the generator's original cost, log(1 - D), instead of -log D
+    smoothing:float = 0. # one-sided label smoothing (Salimans et al. 2016): true pictures are to be 1 minus this, below 0.5
+    minimax:bool = False # bce only: the generator's first cost, log(1 - D), instead of -log D
 
     def __post_init__(self):
         if self.kind not in GAN_LOSSES: raise ValueError(f"there is no adversarial loss {self.kind!r}; there are {', '.join(GAN_LOSSES)}")
@@ -38,52 +39,83 @@ class GANLoss:
         if self.smoothing and self.kind == "hinge": raise ValueError("the hinge loss has no labels that could be smoothed; choose bce or lsq")
         if self.minimax and self.kind != "bce": raise ValueError(f"the minimax cost belongs to bce, not to {self.kind}")
 
-    def real(self, scores:Tensor)->Tensor: # any shape → scalar
-        "The discriminator's loss for true pictures"
-        if self.kind == "hinge": return F.relu(1 - scores).mean()
-        target = torch.full_like(scores, 1 - self.smoothing)
-        return F.mse_loss(scores, target) if self.kind == "lsq" else F.binary_cross_entropy_with_logits(scores, target)
+# %% ../nbs/04_losses.ipynb #a4810f70
+@patch
+def real(self:GANLoss,
+         scores:Tensor, # raw scores of true pictures, any shape
+)->Tensor: # scalar
+    "What true pictures cost the discriminator"
+    if self.kind == "hinge": return F.relu(1 - scores).mean()
+    target = torch.full_like(scores, 1 - self.smoothing)
+    return F.mse_loss(scores, target) if self.kind == "lsq" else F.binary_cross_entropy_with_logits(scores, target)
 
-    def fake(self, scores:Tensor)->Tensor: # any shape → scalar
-        "The discriminator's loss for generated pictures"
-        return {"bce": F.softplus, "lsq": torch.square, "hinge": lambda s: F.relu(1 + s)}[self.kind](scores).mean()
+# %% ../nbs/04_losses.ipynb #49543d11
+@patch
+def fake(self:GANLoss,
+         scores:Tensor, # raw scores of generated pictures, any shape
+)->Tensor: # scalar
+    "What generated pictures cost the discriminator"
+    return {"bce": F.softplus, "lsq": torch.square, "hinge": lambda s: F.relu(1 + s)}[self.kind](scores).mean()
 
-    def discriminator(self, real:Tensor, fake:Tensor)->Tensor: # scores of true and of generated pictures → scalar
-        "The discriminator's loss for both"
-        return (self.real(real) + self.fake(fake))/2
+# %% ../nbs/04_losses.ipynb #5f57e9a6
+@patch
+def discriminator(self:GANLoss,
+                  real_scores:Tensor, # raw scores of true pictures
+                  fake_scores:Tensor, # raw scores of generated pictures; the numbers of scores may differ
+)->Tensor: # scalar
+    "The discriminator's loss"
+    return (self.real(real_scores) + self.fake(fake_scores))/2
 
-    def generator(self, scores:Tensor)->Tensor: # of generated pictures → scalar
-        "The generator's loss"
-        if self.minimax: return -F.softplus(scores).mean()
-        return {"bce": lambda s: F.softplus(-s), "lsq": lambda s: (s - 1)**2, "hinge": lambda s: -s}[self.kind](scores).mean()
+# %% ../nbs/04_losses.ipynb #b0a40b2b
+@patch
+def generator(self:GANLoss,
+              fake_scores:Tensor, # raw scores of generated pictures
+)->Tensor: # scalar
+    "The generator's loss"
+    if self.minimax: return -F.softplus(fake_scores).mean()
+    return {"bce": lambda s: F.softplus(-s), "lsq": lambda s: (s - 1)**2, "hinge": torch.neg}[self.kind](fake_scores).mean()
 
-# %% ../nbs/04_losses.ipynb #de17320b
-def _undecided(self):
+# %% ../nbs/04_losses.ipynb #45e10049
+@patch(as_prop=True)
+def undecided(self:GANLoss)->float:
+    "The discriminator's loss when it gives the best single score to all pictures"
     s = self.smoothing
     if self.kind == "hinge": return 1.
     if self.kind == "lsq": return (1 - s)**2/4
     p = (1 - s)/2
     return -p*math.log(p) - (1 - p)*math.log(1 - p)
 
-GANLoss.undecided = property(_undecided, doc="The discriminator's loss when it gives the best one score to all pictures")
-
-# %% ../nbs/04_losses.ipynb #85c48ef4
-def alpha_weights(alpha:float, # between 0 (L1 alone) and 1 (adversarial alone)
+# %% ../nbs/04_losses.ipynb #4cf2d02b
+def alpha_weights(alpha:float, # α, between 0 (L1 alone) and 1 (adversarial alone)
 )->tuple: # (l1_weight, gan_weight); raises ValueError outside
-    "(1 - α)·L1 + α·adversarial"
+    "The weights of (1 - α)·L1 + α·adversarial"
     if not 0 <= alpha <= 1: raise ValueError(f"α lies between 0 and 1, not at {alpha}")
     return 1 - alpha, float(alpha)
 
+# %% ../nbs/04_losses.ipynb #8601c9bc
 def lambda_weights(lam:float, # λ, from 0 (adversarial alone) upwards
-)->tuple: # (l1_weight, gan_weight); raises ValueError below 0
-    "Adversarial + λ·L1 (Isola et al. 2017)"
-    if lam < 0: raise ValueError(f"λ is not negative, as {lam} is")
+)->tuple: # (l1_weight, gan_weight); raises ValueError below 0, and for what is not finite
+    "The weights of adversarial + λ·L1 (Isola et al. 2017)"
+    if not 0 <= lam < math.inf: raise ValueError(f"λ is a number that is not negative, and not {lam}")
     return float(lam), 1.
 
-def to_alpha(l1_weight:float, gan_weight:float)->float: # α of any two weights
-    "The α of the same mixture"
+# %% ../nbs/04_losses.ipynb #8f9e1f25
+def _mixture(l1_weight, gan_weight):
+    if not (0 <= l1_weight < math.inf and 0 <= gan_weight < math.inf and l1_weight + gan_weight):
+        raise ValueError(f"weights are not negative, and not both of them 0; these are {l1_weight} and {gan_weight}")
+
+# %% ../nbs/04_losses.ipynb #3688fcdc
+def to_alpha(l1_weight:float, # from 0
+             gan_weight:float, # from 0
+)->float: # α in 0..1; raises ValueError for what are no weights
+    "The α of any two weights"
+    _mixture(l1_weight, gan_weight)
     return gan_weight/(l1_weight + gan_weight)
 
-def to_lambda(l1_weight:float, gan_weight:float)->float: # λ of any two weights; infinite where L1 is alone
-    "The λ of the same mixture"
+# %% ../nbs/04_losses.ipynb #c957fe81
+def to_lambda(l1_weight:float, # from 0
+              gan_weight:float, # from 0
+)->float: # λ, infinite where L1 is alone; raises ValueError for what are no weights
+    "The λ of any two weights"
+    _mixture(l1_weight, gan_weight)
     return l1_weight/gan_weight if gan_weight else math.inf

@@ -149,6 +149,12 @@ def test_choosing_keeps_to_its_rule():
     assert choose(rows, .1) == 1 and choose(rows, .25) == 2 and choose(rows, 0) == 0
 
 
+def test_without_measurements_the_last_generator_stays(dls, tmp_path):
+    learn = train_gan(dls, tmp_path/"run", net=tiny(), epochs=2, d_args=dict(filters=8), choose_every=0, preview_every=0, progress=False, save=False)
+    assert [r["step"] for r in learn.choice.rows] == [0, 6] and learn.choice.chosen["step"] == 6
+    assert colour_errors(learn.model, dls.valid)["ab_error"] == pytest.approx(learn.choice.rows[-1]["ab_error"], abs=1e-3)
+
+
 def test_colour_errors_of_known_colorizers(dls):
     class Grey(nn.Module):
         def forward(self, L): return torch.zeros(len(L), 2, *L.shape[2:])

@@ -139,3 +139,31 @@ def test_a_game_that_cannot_be_played_is_refused_before_the_pretraining(tmp_path
     from colorize.photos import sample_photos
     result = run("colorize-train", sample_photos("valid")[0].parent, "--adversarial-epochs", 1, "--gan-loss", "hinge", "--label-smoothing", 0.1, "--size", 32, cwd=tmp_path)
     assert result.returncode == 1 and "no labels that could be smoothed" in result.stderr and not (tmp_path/"runs").exists()
+
+
+def test_evaluating_a_folder(model, tmp_path):
+    import shutil
+    import pandas as pd
+    from colorize.photos import sample_photos
+    (tmp_path/"colour").mkdir()
+    for file in sample_photos("valid")[:5]: shutil.copy(file, tmp_path/"colour")
+    Image.effect_noise((80, 80), 40).save(tmp_path/"colour"/"grey.png")
+    result = run("colorize-evaluate", tmp_path/"colour", "--model", model, "--against", model, "--size", 64, "--csv", tmp_path/"s.csv", "--grid", tmp_path/"g.png")
+    assert result.returncode == 0, result.stderr
+    assert "N = 5 photographs, 1 grey ones left out" in result.stdout and "ΔE2000" in result.stdout and "neither" in result.stdout
+    assert len(pd.read_csv(tmp_path/"s.csv")) == 5 and Image.open(tmp_path/"g.png").width > 300
+    (tmp_path/"colour"/"torn.jpg").write_bytes((tmp_path/"colour"/sample_photos("valid")[0].name).read_bytes()[:500])
+    result = run("colorize-evaluate", tmp_path/"colour", "--model", model, "--size", 64)
+    assert result.returncode == 1 and "torn.jpg" in result.stderr and "1 unreadable ones left out" in result.stdout
+
+
+@pytest.mark.parametrize("args, sentence", [
+    (["nowhere"], "nowhere"), (["grey"], "all photographs are grey"), (["empty"], "no photographs"), (["grey", "--model", "runs/frist"], "no such folder"),
+    (["grey", "--size", 8], "at least 32 pixels")])
+def test_mistakes_of_colorize_evaluate_get_a_sentence(model, tmp_path, args, sentence, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for folder in ("grey", "empty"): (tmp_path/folder).mkdir()
+    Image.effect_noise((80, 80), 40).save(tmp_path/"grey"/"a.png")
+    result = run("colorize-evaluate", *args, *([] if "--model" in args else ["--model", model]), cwd=tmp_path)
+    assert result.returncode == 1 and sentence in result.stderr and "Traceback" not in result.stderr
+    assert not list(tmp_path.glob("*.csv"))
