@@ -178,7 +178,7 @@ class Watch(Callback):
     def _refuse(self, net, why):
         if any(p.grad is not None for p in net.parameters()): raise MixedGradients(why)
 
-# %% ../nbs/08_adversarial.ipynb #ee824ac0
+# %% ../nbs/08_adversarial.ipynb #dddf5e37
 class EMA(Callback):
     "An exponential moving average of the generator's weights (Yazıcı et al. 2019), in use whenever it is validated"
     order = 60
@@ -217,7 +217,7 @@ def averaged(learn:Learner, # with or without `EMA`
     yield learn.model
     if ema: ema.swap()
 
-# %% ../nbs/08_adversarial.ipynb #1a607a7b
+# %% ../nbs/08_adversarial.ipynb #e582e446
 def choose(rows:list, # of dicts with ab_error and chroma_ratio; the first is the generator at the start
            tolerance:float=0.1, # how much the error may grow, as part of what it was at the start
 )->int: # index of the chosen row
@@ -232,7 +232,7 @@ class Choice(Callback):
                  run:Path, # folder of the run
                  every:int=50, # steps; 0 to measure at both ends only, and keep the last
                  tolerance:float=0.1, # see `choose`
-                 max_batches:int=None, # of the validation photographs
+                 max_batches:int=16, # of the validation photographs, the first
     ): self.path, self.every, self.tolerance, self.max_batches, self.rows, self.best = Path(run)/"choices.csv", every, tolerance, max_batches, [], None
 
     def before_fit(self):
@@ -245,7 +245,7 @@ class Choice(Callback):
     def run_state(self): return dict(rows=self.rows, best=self.best)
     def load_run_state(self, state): vars(self).update(state)
 
-# %% ../nbs/08_adversarial.ipynb #323e0ea4
+# %% ../nbs/08_adversarial.ipynb #c9f84031
 @patch
 def measure(self:Choice):
     with averaged(self.learn) as net:
@@ -257,7 +257,7 @@ def measure(self:Choice):
 @patch(as_prop=True)
 def chosen(self:Choice): return self.rows[choose(self.rows, self.tolerance) if self.every else -1]
 
-# %% ../nbs/08_adversarial.ipynb #93a6769d
+# %% ../nbs/08_adversarial.ipynb #4b8a706c
 @torch.no_grad()
 def save_fakes(dls:DataLoaders, # from `photo_dls`
                net:nn.Module, # the generator
@@ -277,7 +277,7 @@ def save_fakes(dls:DataLoaders, # from `photo_dls`
     dls.train.start_at(0)
     return Path(file)
 
-# %% ../nbs/08_adversarial.ipynb #0af25e6b
+# %% ../nbs/08_adversarial.ipynb #4cfb99a2
 class Fakes:
     "The pictures of a file by `save_fakes`, read as they are needed"
     def __init__(self,
@@ -298,7 +298,7 @@ def pairs_right(scores, _):
     true, fake = (s.flatten(1).mean(1) for s in scores)
     return (true > fake).float().mean()
 
-# %% ../nbs/08_adversarial.ipynb #57ede674
+# %% ../nbs/08_adversarial.ipynb #36e0c6ca
 def pretrain_discriminator(discriminator:nn.Module, # from (B, 3, H, W) to scores
                            file:Path|str, # from `save_fakes`
                            gan:GANLoss=None, # the rules; binary cross-entropy unless told
@@ -319,7 +319,7 @@ def pretrain_discriminator(discriminator:nn.Module, # from (B, 3, H, W) to score
     with quiet(learn, not progress): learn.fit_one_cycle(epochs, lr)
     return learn
 
-# %% ../nbs/08_adversarial.ipynb #cb7acf91
+# %% ../nbs/08_adversarial.ipynb #40993cd8
 class StepDecay(Callback):
     "Divides the learning rates by `factor` every so many epochs"
     def __init__(self,
@@ -339,7 +339,7 @@ def decay_callbacks(decay:str, # "none", "step" or "plateau"
     if decay not in kinds: raise ValueError(f"there is no decay {decay!r}; there are {', '.join(kinds)}")
     return kinds[decay]
 
-# %% ../nbs/08_adversarial.ipynb #e60ae9c3
+# %% ../nbs/08_adversarial.ipynb #f359eac7
 GAN_NAMES = ("l1_loss", "gan_loss", "d_real_loss", "d_fake_loss", "loss")
 
 @delegates(run_callbacks, but=["settings", "state", "names", "patience"])
@@ -395,7 +395,7 @@ def train_gan(dls:DataLoaders, # from `photo_dls`
     if save: _save(learn, run, config, settings)
     return learn
 
-# %% ../nbs/08_adversarial.ipynb #05156ff7
+# %% ../nbs/08_adversarial.ipynb #e2b42898
 def _prepare(dls, run, net, critic, gan, epochs, lr, progress):
     file = save_fakes(dls, net, run/"fakes.npy", epochs)
     pretrain_discriminator(critic, file, gan, 1, lr, dls.train.bs, device=dls.device, progress=progress)
@@ -407,7 +407,7 @@ def _save(learn, run, config, settings):
     state = {k: v.detach().cpu().contiguous() for k, v in learn.adversary.discriminator.state_dict().items()}
     with written(run/"discriminator.safetensors") as path: path.write_bytes(tensors_to_bytes(state))
 
-# %% ../nbs/08_adversarial.ipynb #0e9a7bf5
+# %% ../nbs/08_adversarial.ipynb #7b1501c0
 def train_colorizer(dls:DataLoaders, # from `photo_dls`
                     run:Path|str, # folder of the run
                     pretraining:dict, # what `pretrain` is to be told
