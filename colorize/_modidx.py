@@ -292,6 +292,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'colorize.metrics.PhotoMetric.value': ('metrics.html#photometric.value', 'colorize/metrics.py'),
                                   'colorize.metrics.Pictures': ('metrics.html#pictures', 'colorize/metrics.py'),
                                   'colorize.metrics.Pictures.L': ('metrics.html#pictures.l', 'colorize/metrics.py'),
+                                  'colorize.metrics.Pictures.__getitem__': ('metrics.html#pictures.__getitem__', 'colorize/metrics.py'),
                                   'colorize.metrics.Pictures.__init__': ('metrics.html#pictures.__init__', 'colorize/metrics.py'),
                                   'colorize.metrics.Pictures.__len__': ('metrics.html#pictures.__len__', 'colorize/metrics.py'),
                                   'colorize.metrics.Pictures.ab': ('metrics.html#pictures.ab', 'colorize/metrics.py'),

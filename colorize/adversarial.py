@@ -178,7 +178,7 @@ class Watch(Callback):
     def _refuse(self, net, why):
         if any(p.grad is not None for p in net.parameters()): raise MixedGradients(why)
 
-# %% ../nbs/08_adversarial.ipynb #dddf5e37
+# %% ../nbs/08_adversarial.ipynb #2b45b26a
 class EMA(Callback):
     "An exponential moving average of the generator's weights (Yazıcı et al. 2019), in use whenever it is validated"
     order = 60
@@ -214,8 +214,9 @@ def averaged(learn:Learner, # with or without `EMA`
     "The generator with its averaged weights, for a while"
     ema = getattr(learn, "ema", None)
     if ema: ema.swap()
-    yield learn.model
-    if ema: ema.swap()
+    try: yield learn.model
+    finally:
+        if ema: ema.swap()
 
 # %% ../nbs/08_adversarial.ipynb #e582e446
 def choose(rows:list, # of dicts with ab_error and chroma_ratio; the first is the generator at the start

@@ -161,7 +161,7 @@ def colorize_train(
     if not learn.checkpoint.finished: print(f"stopped after {learn.train_iter} steps; the same command with --resume goes on")
     if (folder/"model.safetensors").exists(): print(f"the model is in {folder}; try: colorize PHOTO --model {folder}")
 
-# %% ../nbs/15_cli.ipynb #2972ddad
+# %% ../nbs/15_cli.ipynb #413feff4
 @call_parse
 def colorize_evaluate(
     photos:str, # folder of colour photographs
@@ -180,7 +180,7 @@ def colorize_evaluate(
         if size < 32: raise ValueError(f"--size {size}: the measures need squares of at least 32 pixels")
         models = [Colorizer.from_pretrained(m, device) for m in (model, against) if m or m is model]
         names = ("model", "against") if against is None else _two_names(model, against)
-        result = evaluate(photos, *models, size=size, crop=not squeeze, names=names)
+        result = evaluate(photos, *models, size=size, crop=not squeeze, names=names, progress=sys.stdout.isatty())
         print(result)
         if csv: result.save_csv(csv)
         if grid: result.grid(grid)
@@ -189,5 +189,5 @@ def colorize_evaluate(
     return int(bool(result.broken))
 
 def _two_names(model, against):
-    names = tuple(Path(m).name or m if m else "pretrained" for m in (model, against))
-    return names if names[0] != names[1] else (str(model), str(against))
+    short = tuple(Path(m).name or m if m else "pretrained" for m in (model, against))
+    return next((names for names in (short, (str(model), str(against))) if len(set(names)) == 2), ("model", "against"))

@@ -44,11 +44,15 @@ def as_square(photo:Image.Image, # RGB, any size
     small = ImageOps.fit(photo, (size, size), Image.Resampling.BICUBIC) if crop else photo.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.)
     return torch.from_numpy(np.array(small)).permute(2, 0, 1)
 
-# %% ../nbs/09_metrics.ipynb #a4c27b42
+# %% ../nbs/09_metrics.ipynb #7668b75b
 class Pictures:
     "A batch of pictures in Lab, and in RGB as soon as that is asked for"
     def __init__(self, lab:Tensor): self.lab = lab # (B, 3, H, W), CIELAB units
     def __len__(self): return len(self.lab)
+    def __getitem__(self, part): # a slice
+        found = Pictures(self.lab[part])
+        if "rgb" in vars(self): found.rgb = self.rgb[part]
+        return found
     @property
     def L(self): return self.lab[:, :1]
     @property
@@ -95,14 +99,15 @@ def psnr(fake:Tensor, # RGB of the output, (B, 3, H, W), 0..1
     _same(fake, true)
     return peak_signal_noise_ratio(fake, true, data_range=1., reduction="none", dim=(1, 2, 3))
 
-# %% ../nbs/09_metrics.ipynb #4f5ec91b
+# %% ../nbs/09_metrics.ipynb #7eb8121c
 def ssim(fake:Tensor, # RGB of the output, (B, 3, H, W), 0..1
          true:Tensor, # RGB of the truth
 )->Tensor: # (B,), at most 1; raises ValueError where the sizes differ
     "Structural similarity (Wang et al. 2004), Gaussian window of σ = 1.5"
     _same(fake, true)
-    fake, true = (x.contiguous(memory_format=torch.channels_last) for x in (fake, true))
-    return structural_similarity_index_measure(fake, true, data_range=1., reduction="none").view(-1)
+    at_once = max(1, 2**17//fake[0, 0].numel())
+    pieces = zip(*[x.contiguous(memory_format=torch.channels_last).split(at_once) for x in (fake, true)])
+    return torch.cat([structural_similarity_index_measure(*piece, data_range=1., reduction="none").view(-1) for piece in pieces])
 
 # %% ../nbs/09_metrics.ipynb #e3dc76fb
 def _chroma_weight(c):
@@ -147,7 +152,7 @@ def delta_e2000(fake:Tensor, # Lab of the output, (B, 3, H, W), CIELAB units
     "Mean CIEDE2000 colour difference"
     return _per_photo(delta_e2000_map(fake, true))
 
-# %% ../nbs/09_metrics.ipynb #e0bd73b7
+# %% ../nbs/09_metrics.ipynb #0df7c389
 def colourfulness(rgb:Tensor, # (B, 3, H, W), 0..1
                   absolute:bool=False, # take |rg| and |yb| first, as much later code does; False is as printed
 )->Tensor: # (B,): 0 is grey, about 109 extremely colourful
@@ -155,8 +160,8 @@ def colourfulness(rgb:Tensor, # (B, 3, H, W), 0..1
     r, g, b = (255*rgb).flatten(2).unbind(1)
     opponents = torch.stack([r - g, (r + g)/2 - b], 1)
     if absolute: opponents = opponents.abs()
-    spread, middle = opponents.var(2, correction=0).sum(1).sqrt(), opponents.mean(2).norm(dim=1)
-    return spread + .3*middle
+    middle = opponents.mean(2, keepdim=True)
+    return (opponents - middle).square_().mean(2).sum(1).sqrt() + .3*middle.flatten(1).norm(dim=1)
 
 # %% ../nbs/09_metrics.ipynb #c6aa3982
 def ab_chroma(ab:Tensor, # (B, 2, H, W), CIELAB units
@@ -542,21 +547,22 @@ def _truth(squares, prior, features, device):
     true = Pictures.of([square.to(device) for square in squares])
     return true, {name: of(true, prior).cpu().double().numpy() for name, of in TRUTHS.items()}, features and features_of(true.rgb, features)
 
-# %% ../nbs/09_metrics.ipynb #8be20014
+# %% ../nbs/09_metrics.ipynb #f3359771
 @torch.no_grad()
-def _measured(true, ab, who, files, measures, prior, features):
-    fake = Pictures.painted(true, _checked(ab, true, who, files))
+def _measured(true, ab, measures, prior, features):
+    fake = Pictures.painted(true, ab)
     return measure_photos(fake, true, measures, prior), features and features_of(fake.rgb, features)
 
-# %% ../nbs/09_metrics.ipynb #c34b9161
+# %% ../nbs/09_metrics.ipynb #c80f3e73
 def _measure_batch(files, squares, painters, measures, prior, features, device, pool):
-    "{who: (scores, features)}, for the candidates and the truth"
+    "{who: [(scores, features)]}, photograph by photograph for the candidates"
     true, *facts = pool.submit(_truth, squares, prior, features, device).result()
-    answers = {who: paint(true) for who, paint in painters.items()}
-    jobs = {who: pool.submit(_measured, true, ab, who, files, measures, prior, features) for who, ab in answers.items()}
-    return {"true": facts, **{who: job.result() for who, job in jobs.items()}}
+    answers = {who: _checked(paint(true), true, who, files) for who, paint in painters.items()}
+    ones = [slice(i, i + 1) for i in range(len(true))]
+    jobs = {who: [pool.submit(_measured, true[one], ab[one], measures, prior, features) for one in ones] for who, ab in answers.items()}
+    return {"true": [facts], **{who: [job.result() for job in found] for who, found in jobs.items()}}
 
-# %% ../nbs/09_metrics.ipynb #55b79112
+# %% ../nbs/09_metrics.ipynb #f2a045d4
 def evaluate(photos, # a folder, or a list of files
              colorizer, # see `painter`
              against=None, # a second one, to compare with
@@ -577,7 +583,7 @@ def evaluate(photos, # a folder, or a list of files
     done, grey, broken, found = [], [], {}, defaultdict(list)
     with _judged([colorizer, against]), _workers() as pool:
         for chunk, squares in _batches(files, size, crop, bs, grey, broken, progress, pool):
-            for who, part in _measure_batch(chunk, squares, painters, measures, reference.prior, features, device, pool).items(): found[who].append(part)
+            for who, parts in _measure_batch(chunk, squares, painters, measures, reference.prior, features, device, pool).items(): found[who] += parts
             done += chunk
     if not done: raise _none_left(where, grey, broken)
     return Evaluation(*_tables(found, done), done, grey, broken, size, crop, type(features).__name__, reference, measures, painters, tuple(names) if against is not None else ())
