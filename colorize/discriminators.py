@@ -6,7 +6,7 @@
 __all__ = ['DISCRIMINATORS', 'PatchDiscriminator', 'receptive_field', 'show_receptive_field', 'show_score_map',
            'UNetDiscriminator', 'ConvDiscriminator', 'create_discriminator']
 
-# %% ../nbs/06_discriminators.ipynb #240cee38
+# %% ../nbs/06_discriminators.ipynb #944e6e15
 import inspect
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from .batches import to_rgb
+from .generators import UniformUNet
 from .lab import LabScale
 
 # %% ../nbs/06_discriminators.ipynb #825c2a82
@@ -112,31 +113,12 @@ def show_score_map(L:Tensor, # (B, 1, H, W) in the network's scale
         pair[1].imshow(believed, cmap="PiYG", vmin=0, vmax=1, alpha=.6, extent=(edge, edge + columns*stride, edge + rows*stride, edge))
         pair[1].set(xlim=(-.5, w - .5), ylim=(h - .5, -.5))
 
-# %% ../nbs/06_discriminators.ipynb #5489185d
-def _down(n): return nn.Sequential(nn.Conv2d(n, n, 4, 2, 1, bias=False), nn.LeakyReLU(0.2), nn.BatchNorm2d(n))
-def _up(n_in, n): return nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(n_in, n, 4, 2, 1, bias=False), nn.BatchNorm2d(n), nn.Dropout(0.5))
-
-# %% ../nbs/06_discriminators.ipynb #b67aa533
-class _SmallUNet(nn.Module):
-    "Three steps down and three up, from (B, n_in, H, W) to (B, n, H, W)"
-    def __init__(self, n_in, n):
-        super().__init__()
-        self.first = nn.Sequential(nn.Conv2d(n_in, n, 3, padding=1, bias=False), nn.LeakyReLU(0.2))
-        self.down1, self.down2, self.down3, self.up1, self.up2 = _down(n), _down(n), _down(n), _up(n, n), _up(2*n, n)
-        self.up3 = nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(2*n, n, 4, 2, 1, bias=False), nn.Tanh())
-
-    def forward(self, x):
-        x1 = self.down1(self.first(x))
-        x2 = self.down2(x1)
-        up = self.up2(torch.cat([self.up1(self.down3(x2)), x2], 1))
-        return self.up3(torch.cat([up, x1], 1))
-
-# %% ../nbs/06_discriminators.ipynb #01033681
+# %% ../nbs/06_discriminators.ipynb #83685573
 def _check_size(net, x):
     if x.shape[-2:] != (net.size, net.size):
         raise ValueError(f"this {type(net).__name__} was made for pictures of {net.size}×{net.size} pixels, and got {x.shape[-2]}×{x.shape[-1]}")
 
-# %% ../nbs/06_discriminators.ipynb #e97fe4fc
+# %% ../nbs/06_discriminators.ipynb #e7b98a09
 class UNetDiscriminator(nn.Module):
     "A small U-Net with one raw score for the whole picture, from (B, n_in, size, size) to (B, 1)"
     def __init__(self,
@@ -148,14 +130,14 @@ class UNetDiscriminator(nn.Module):
         super().__init__()
         if size < 8 or size % 8: raise ValueError(f"the size of pictures for a UNetDiscriminator is a multiple of 8, which {size} is not")
         self.size, self.complexity = size, complexity
-        self.unet, self.score = _SmallUNet(n_in, complexity), nn.Linear(complexity*size*size, 1)
+        self.unet, self.score = UniformUNet(n_in, complexity, 3), nn.Linear(complexity*size*size, 1)
         if spectral: _calm(self)
 
     def forward(self, x:Tensor)->Tensor: # raises ValueError for pictures of another size
         _check_size(self, x)
         return self.score(self.unet(x).flatten(1))/self.complexity
 
-# %% ../nbs/06_discriminators.ipynb #50521a5f
+# %% ../nbs/06_discriminators.ipynb #10878c69
 def _keras_weights(layer):
     "As Keras begins (Glorot and Bengio 2010)"
     if isinstance(layer, (nn.Conv2d, nn.Linear)): nn.init.xavier_uniform_(layer.weight), nn.init.zeros_(layer.bias)
@@ -165,7 +147,7 @@ def _pairs(n_in):
     shapes = (n_in, 32, 7), (32, 64, 5), (64, 128, 3), (128, 256, 3)
     return nn.Sequential(*[x for i, o, k in shapes for x in (nn.Conv2d(i, o, k), nn.ReLU(), nn.Conv2d(o, o, k), nn.ReLU(), nn.MaxPool2d(2))])
 
-# %% ../nbs/06_discriminators.ipynb #b17a4b9f
+# %% ../nbs/06_discriminators.ipynb #8a8abb4c
 class ConvDiscriminator(nn.Module):
     "Convolutions and dense layers, one raw score for the whole picture, from (B, n_in, size, size) to (B, 1)"
     def __init__(self,
@@ -186,7 +168,7 @@ class ConvDiscriminator(nn.Module):
         _check_size(self, x)
         return self.dense(self.features(x))
 
-# %% ../nbs/06_discriminators.ipynb #36194c84
+# %% ../nbs/06_discriminators.ipynb #c66f3919
 DISCRIMINATORS = {"patch": PatchDiscriminator, "unet": UNetDiscriminator, "conv": ConvDiscriminator}
 
 def create_discriminator(arch:str="patch", # a name in `DISCRIMINATORS`
