@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from .batches import to_rgb
-from .generators import UniformUNet
+from .generators import UniformUNet, small_weights
 from .lab import LabScale
 
 # %% ../nbs/06_discriminators.ipynb #825c2a82
@@ -25,9 +25,8 @@ def _block(n_in, n_out, stride, norm):
 
 # %% ../nbs/06_discriminators.ipynb #5a3dbbed
 def _small_weights(layer):
-    "As pix2pix and the DCGAN begin (Radford et al. 2016)"
-    if isinstance(layer, nn.Conv2d): nn.init.normal_(layer.weight, 0., 0.02)
-    if isinstance(layer, nn.BatchNorm2d): nn.init.normal_(layer.weight, 1., 0.02)
+    "As pix2pix and the DCGAN begin, and without biases"
+    small_weights(layer)
     if getattr(layer, "bias", None) is not None: nn.init.zeros_(layer.bias)
 
 # %% ../nbs/06_discriminators.ipynb #6d41b834

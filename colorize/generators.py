@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ACTIVATIONS', 'GENERATORS', 'resnet_body', 'resnet_unet', 'count_parameters', 'layer_shapes', 'draw_shapes',
-           'ColorizeNet', 'UniformUNet', 'ScaledUNet', 'ValidUNet', 'Pix2PixUNet', 'ChromaRegressor',
+           'ColorizeNet', 'UniformUNet', 'ScaledUNet', 'ValidUNet', 'Pix2PixUNet', 'small_weights', 'ChromaRegressor',
            'create_generator', 'save_generator', 'load_config', 'load_generator']
 
 # %% ../nbs/05_generators.ipynb #0c4e68ab
@@ -151,7 +151,15 @@ class ColorizeNet(nn.Module):
 
 # %% ../nbs/05_generators.ipynb #26270f6d
 def _narrower(n): return nn.Sequential(nn.Conv2d(n, n, 4, 2, 1, bias=False), nn.LeakyReLU(0.2), nn.BatchNorm2d(n))
-def _wider(n_in, n): return nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(n_in, n, 4, 2, 1, bias=False), nn.BatchNorm2d(n), nn.Dropout(0.5))
+def _wider(n_in, n, dropout=True): return nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(n_in, n, 4, 2, 1, bias=False), nn.BatchNorm2d(n), *([nn.Dropout(0.5)] if dropout else []))
+
+def _down_and_up(x, down, up):
+    "All steps down, then all up, each beside what its step down has seen; one step up is left to do"
+    seen = []
+    for step in down: seen.append(x := step(x))
+    x = seen.pop()
+    for step in up: x = torch.cat([step(x), seen.pop()], 1)
+    return x
 
 class UniformUNet(nn.Module):
     "A U-Net with the same number of channels everywhere, from (B, n_in, H, W) to (B, n, H, W), H and W multiples of 2^steps"
@@ -166,12 +174,7 @@ class UniformUNet(nn.Module):
         self.up = nn.ModuleList([_wider(n if i == 0 else 2*n, n) for i in range(steps - 1)])
         self.last = nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(2*n, n, 4, 2, 1, bias=False), nn.Tanh())
 
-    def forward(self, x:Tensor)->Tensor:
-        x, seen = self.first(x), []
-        for down in self.down: seen.append(x := down(x))
-        x = seen.pop()
-        for up in self.up: x = torch.cat([up(x), seen.pop()], 1)
-        return self.last(x)
+    def forward(self, x:Tensor)->Tensor: return self.last(_down_and_up(self.first(x), self.down, self.up))
 
 # %% ../nbs/05_generators.ipynb #4c15bcf5
 class ScaledUNet(nn.Module):
@@ -210,7 +213,6 @@ class ValidUNet(nn.Module):
 
 # %% ../nbs/05_generators.ipynb #92aa5ac2
 def _shrink(n_in, n_out, norm=True): return nn.Sequential(nn.LeakyReLU(0.2), nn.Conv2d(n_in, n_out, 4, 2, 1, bias=False), *([nn.BatchNorm2d(n_out)] if norm else []))
-def _grow(n_in, n_out, dropout): return nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(n_in, n_out, 4, 2, 1, bias=False), nn.BatchNorm2d(n_out), *([nn.Dropout(0.5)] if dropout else []))
 
 class Pix2PixUNet(nn.Module):
     "The U-Net of Isola et al. (2017), from (B, 1, H, W) to (B, 2, H, W) in -1..1; at its best where H and W are multiples of 2^steps"
@@ -223,20 +225,16 @@ class Pix2PixUNet(nn.Module):
         self.steps, n = steps, [filters*min(2**i, 8) for i in range(steps)]
         first = nn.Conv2d(1, n[0], 4, 2, 1, bias=False)
         self.down = nn.ModuleList([first, *[_shrink(i, o, norm=k < steps - 1) for k, (i, o) in enumerate(zip(n, n[1:]), 1)]])
-        self.up = nn.ModuleList([_grow(i if k == 0 else 2*i, o, dropout=k < 3) for k, (i, o) in enumerate(zip(n[::-1], n[-2::-1]))])
+        self.up = nn.ModuleList([_wider(i if k == 0 else 2*i, o, dropout=k < 3) for k, (i, o) in enumerate(zip(n[::-1], n[-2::-1]))])
         self.last = nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(2*n[0], 2, 4, 2, 1), nn.Tanh())
-        self.apply(_pix2pix_weights)
+        self.apply(small_weights)
 
-    def forward(self, x:Tensor)->Tensor: return _any_size(self._unet, x, 2**self.steps)
-    def _unet(self, x):
-        seen = []
-        for down in self.down: seen.append(x := down(x))
-        x = seen.pop()
-        for up in self.up: x = torch.cat([up(x), seen.pop()], 1)
-        return self.last(x)
+    def forward(self, x:Tensor)->Tensor: return _any_size(lambda x: self.last(_down_and_up(x, self.down, self.up)), x, 2**self.steps)
 
 # %% ../nbs/05_generators.ipynb #4762b423
-def _pix2pix_weights(layer):
+def small_weights(layer:nn.Module, # any; what is no convolution or batch normalization is left alone
+):
+    "How the weights of pix2pix and of the DCGAN begin (Radford et al. 2016); for `net.apply`"
     if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)): nn.init.normal_(layer.weight, 0., 0.02)
     if isinstance(layer, nn.BatchNorm2d): nn.init.normal_(layer.weight, 1., 0.02)
 

@@ -32,7 +32,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 from . import __version__
 from .batches import seeded, written
-from .lab import LabScale, _by_pieces, join_lab, lab_to_rgb, rgb_to_lab, show_images, split_lab, to_gamut
+from .lab import LabScale, _by_pieces, join_lab, lab_to_rgb, rgb_to_lab, show_images, to_gamut
 from .photos import PhotoError, find_photos, is_grey, open_photo, sample_photos, small_lab
 
 # %% ../nbs/09_metrics.ipynb #4e56e5f6
@@ -664,7 +664,6 @@ def picks(self:Evaluation, # an evaluation
           n:int=1, # of each
 )->dict: # {"best": [row numbers], "median": [...], "worst": [...]}
     "The best, median and worst photographs of the (first) model"
-    import pandas as pd
     values, better = self.scores[next(iter(self.painters))][by], self.measures[by].better
     if by == "chroma_ratio": values = (values - 1).abs()
     elif not better: values = (values - self.scores["true", by]).abs()
