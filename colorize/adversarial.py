@@ -8,7 +8,7 @@ __all__ = ['GAN_NAMES', 'colour_errors', 'Adversary', 'gan_learner', 'MixedGradi
            'StepDecay', 'decay_callbacks', 'train_gan', 'train_colorizer']
 
 # %% ../nbs/08_adversarial.ipynb #ccb5e55d
-import tempfile, time, warnings
+import random, tempfile, time, warnings
 from collections import deque
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -266,7 +266,7 @@ def save_fakes(dls:DataLoaders, # from `photo_dls`
                epochs:int=1, # crops of each training photograph
 )->Path: # the file
     "What the generator makes of the training photographs, for the discriminator to learn from"
-    size, net, n = dls.train.dataset.draw(0).shape[-1], net.to(dls.device).eval(), 0
+    size, net, n = dls_settings(dls)["size"], net.to(dls.device).eval(), 0
     with written(Path(file)) as path:
         fakes = np.lib.format.open_memmap(path, "w+", np.float16, (epochs*len(dls.train)*dls.train.bs, 5, size, size))
         for epoch in range(epochs):
@@ -309,11 +309,13 @@ def pretrain_discriminator(discriminator:nn.Module, # from (B, 3, H, W) to score
                            valid:float=0.1, # part of the file held back
                            device:torch.device=None, # where to
                            progress:bool=True, # show bars and a table
+                           seed:int=42, # of the order of the pairs
 )->Learner: # with the part of pairs judged rightly as metric
     "Train a discriminator on saved pictures, before it meets the generator"
     gan, n = gan or GANLoss(), len(Fakes(file))
     cut = n - max(1, int(valid*n))
     loaders = [DataLoader(Fakes(file, *part), bs=bs, shuffle=part[0] == 0, device=device) for part in ((0, cut), (cut, n))]
+    loaders[0].rng = random.Random(seed)
     def opt(params, **kwargs): return OptimWrapper(params, torch.optim.Adam, betas=(0.5, 0.999), **kwargs)
     learn = Learner(DataLoaders(*loaders, device=device), Pairs(discriminator), lambda scores, _: gan.discriminator(*scores), opt_func=opt, 
                     metrics=AvgMetric(pairs_right), path=tempfile.gettempdir())
@@ -368,7 +370,7 @@ def train_gan(dls:DataLoaders, # from `photo_dls`
               arch:str="resnet_unet", # what it is
               arch_args:dict=None, # its arguments
               loss:str="mae", # the pixel loss
-              seed:int=42, # of the discriminator's initial weights
+              seed:int=42, # of the discriminator's initial weights, and of the order in which it learns alone
               resume:bool=False, # go on with an interrupted run
               save:bool=True, # save the chosen generator, and the discriminator
               precise:bool=False, # float32 throughout
@@ -385,7 +387,7 @@ def train_gan(dls:DataLoaders, # from `photo_dls`
     else: config = dict(arch=arch, arch_args=arch_args or {})
     torch.manual_seed(seed)
     critic = create_discriminator(discriminator, size=settings["size"], **d_args)
-    if d_epochs and not state: _prepare(dls, run, net, critic, GANLoss(gan_loss, label_smoothing), d_epochs, d_lr, progress)
+    if d_epochs and not state: _prepare(dls, run, net, critic, GANLoss(gan_loss, label_smoothing), d_epochs, d_lr, progress, seed)
     choice = Choice(run, choose_every, tolerance)
     cbs = [Watch(), choice, *([EMA(ema)] if ema else []), *decay_callbacks(decay, lr, decay_epochs), 
            *run_callbacks(run, settings, state, names=GAN_NAMES, **kwargs)]
@@ -397,9 +399,9 @@ def train_gan(dls:DataLoaders, # from `photo_dls`
     return learn
 
 # %% ../nbs/08_adversarial.ipynb #e2b42898
-def _prepare(dls, run, net, critic, gan, epochs, lr, progress):
+def _prepare(dls, run, net, critic, gan, epochs, lr, progress, seed):
     file = save_fakes(dls, net, run/"fakes.npy", epochs)
-    pretrain_discriminator(critic, file, gan, 1, lr, dls.train.bs, device=dls.device, progress=progress)
+    pretrain_discriminator(critic, file, gan, 1, lr, dls.train.bs, device=dls.device, progress=progress, seed=seed)
     file.unlink()
 
 def _save(learn, run, config, settings):

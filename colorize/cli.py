@@ -178,9 +178,9 @@ def colorize_evaluate(
     from colorize.metrics import evaluate
     try:
         if size < 32: raise ValueError(f"--size {size}: the measures need squares of at least 32 pixels")
-        models = [Colorizer.from_pretrained(m, device) for m in (model, against) if m or m is model]
-        names = ("model", "against") if against is None else _two_names(model, against)
-        result = evaluate(photos, *models, size=size, crop=not squeeze, names=names, progress=sys.stdout.isatty())
+        first, second = Colorizer.from_pretrained(model, device), Colorizer.from_pretrained(against, device) if against else None
+        names = _two_names(model, against) if against else ("model", "against")
+        result = evaluate(photos, first, second, size=size, crop=not squeeze, names=names, progress=sys.stdout.isatty())
         print(result)
         if csv: result.save_csv(csv)
         if grid: result.grid(grid)

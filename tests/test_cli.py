@@ -167,3 +167,18 @@ def test_mistakes_of_colorize_evaluate_get_a_sentence(model, tmp_path, args, sen
     result = run("colorize-evaluate", *args, *([] if "--model" in args else ["--model", model]), cwd=tmp_path)
     assert result.returncode == 1 and sentence in result.stderr and "Traceback" not in result.stderr
     assert not list(tmp_path.glob("*.csv"))
+
+
+def test_without_a_second_model_none_is_evaluated(tmp_path, monkeypatch, capsys):
+    import shutil
+    import torch
+    from colorize.cli import colorize_evaluate
+    from colorize.colorizer import Colorizer
+    from colorize.photos import sample_photos
+    (tmp_path/"colour").mkdir()
+    for file in sample_photos("valid")[:2]: shutil.copy(file, tmp_path/"colour")
+    asked = []
+    def loaded(name=None, device=None): asked.append(name); return lambda L: torch.zeros(len(L), 2, *L.shape[-2:])
+    monkeypatch.setattr(Colorizer, "from_pretrained", loaded)
+    assert colorize_evaluate(str(tmp_path/"colour"), size=32) == 0
+    assert asked == [None] and "against" not in capsys.readouterr().out
