@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['GAN_NAMES', 'colour_errors', 'Adversary', 'gan_learner', 'MixedGradients', 'GANWarning', 'diagnosis', 'Watch', 'EMA',
            'averaged', 'choose', 'Choice', 'save_fakes', 'Fakes', 'Pairs', 'pairs_right', 'pretrain_discriminator',
-           'StepDecay', 'decay_callbacks', 'train_gan', 'train_colorizer']
+           'train_gan', 'train_colorizer']
 
 # %% ../nbs/08_adversarial.ipynb #ccb5e55d
 import random, tempfile, time, warnings
@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from fastai.callback.core import Callback
-from fastai.callback.tracker import ReduceLROnPlateau
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
@@ -32,7 +31,7 @@ from .batches import written
 from .discriminators import create_discriminator
 from .generators import load_config, load_generator, save_generator
 from .losses import GANLoss
-from .pretraining import begin_run, dls_settings, fast_dtype, l1_learner, model_config, pretrain, quiet, run_callbacks
+from .pretraining import begin_run, decay_callbacks, dls_settings, fast_dtype, l1_learner, model_config, pretrain, quiet, run_callbacks
 
 # %% ../nbs/08_adversarial.ipynb #ea8ed207
 @torch.no_grad()
@@ -123,6 +122,7 @@ def gan_learner(dls:DataLoaders, # from `photo_dls`
                 discriminator:nn.Module, # from (B, 3, H, W) to scores
                 gan_loss:str="bce", # "bce", "lsq" or "hinge"
                 label_smoothing:float=0., # one-sided: the discriminator's target for true pictures is 1 minus this
+                minimax:bool=False, # the generator's first cost, log(1 - D), with "bce" alone
                 loss:str="mae", # the pixel loss
                 betas:tuple=(0.5, 0.999), # of both optimizers
                 precise:bool=False, # float32 throughout
@@ -130,7 +130,8 @@ def gan_learner(dls:DataLoaders, # from `photo_dls`
                 **kwargs
 )->Learner: # raises ValueError for an unknown loss
     "A learner for a generator and its adversary"
-    adversary = Adversary(discriminator, GANLoss(gan_loss, label_smoothing), betas=betas, dtype=None if precise else fast_dtype(dls.device), **kwargs)
+    gan, dtype = GANLoss(gan_loss, label_smoothing, minimax), None if precise else fast_dtype(dls.device)
+    adversary = Adversary(discriminator, gan, betas=betas, dtype=dtype, **kwargs)
     return l1_learner(dls, net, loss, 0., precise, [adversary, *(cbs or [])], betas)
 
 # %% ../nbs/08_adversarial.ipynb #2d1587e2
@@ -322,26 +323,6 @@ def pretrain_discriminator(discriminator:nn.Module, # from (B, 3, H, W) to score
     with quiet(learn, not progress): learn.fit_one_cycle(epochs, lr)
     return learn
 
-# %% ../nbs/08_adversarial.ipynb #40993cd8
-class StepDecay(Callback):
-    "Divides the learning rates by `factor` every so many epochs"
-    def __init__(self,
-                 lr:float, # at the start
-                 epochs:int=10, # between divisions
-                 factor:float=10., # to divide by
-    ): self.start, self.epochs, self.factor = lr, epochs, factor
-    def before_train(self): self.opt.set_hypers(lr=self.start/self.factor**(self.epoch//self.epochs))
-
-def decay_callbacks(decay:str, # "none", "step" or "plateau"
-                    lr:float, # at the start
-                    epochs:int=10, # "step": between divisions; "plateau": without progress on the validation photographs
-                    factor:float=10., # to divide by
-)->list: # of fastai callbacks; raises ValueError for an unknown kind
-    "The callbacks that make the learning rates fall"
-    kinds = {"none": [], "step": [StepDecay(lr, epochs, factor)], "plateau": [ReduceLROnPlateau(patience=epochs, factor=factor, min_lr=lr/1000)]}
-    if decay not in kinds: raise ValueError(f"there is no decay {decay!r}; there are {', '.join(kinds)}")
-    return kinds[decay]
-
 # %% ../nbs/08_adversarial.ipynb #f359eac7
 GAN_NAMES = ("l1_loss", "gan_loss", "d_real_loss", "d_fake_loss", "loss")
 
@@ -356,6 +337,7 @@ def train_gan(dls:DataLoaders, # from `photo_dls`
               gan_weight:float=1., # of the adversarial loss
               gan_loss:str="bce", # "bce", "lsq" or "hinge"
               label_smoothing:float=0., # one-sided
+              minimax:bool=False, # the generator's first cost, log(1 - D), with "bce" alone
               d_every:int=1, # the discriminator learns in every n-th step
               d_epochs:int=0, # that it learns alone before, from saved pictures (NoGAN)
               discriminator:str="patch", # which, see `DISCRIMINATORS`
@@ -381,17 +363,18 @@ def train_gan(dls:DataLoaders, # from `photo_dls`
     run, d_args, d_lr = Path(run), d_args or {}, lr if d_lr is None else d_lr
     settings = dict(epochs=epochs, lr=lr, d_lr=d_lr, l1_weight=l1_weight, gan_weight=gan_weight, gan_loss=gan_loss, label_smoothing=label_smoothing,
                     d_every=d_every, d_epochs=d_epochs, discriminator=discriminator, d_args=d_args, betas=list(betas), ema=ema, decay=decay,
-                    decay_epochs=decay_epochs, choose_every=choose_every, tolerance=tolerance, loss=loss, seed=seed, **dls_settings(dls))
+                    decay_epochs=decay_epochs, choose_every=choose_every, tolerance=tolerance, loss=loss, seed=seed, **dls_settings(dls),
+                    **(dict(minimax=True) if minimax else {}))
     state = begin_run(run, settings, resume)
     if net is None: net, config = load_generator(start)
     else: config = dict(arch=arch, arch_args=arch_args or {})
     torch.manual_seed(seed)
     critic = create_discriminator(discriminator, size=settings["size"], **d_args)
-    if d_epochs and not state: _prepare(dls, run, net, critic, GANLoss(gan_loss, label_smoothing), d_epochs, d_lr, progress, seed)
+    if d_epochs and not state: _prepare(dls, run, net, critic, GANLoss(gan_loss, label_smoothing, minimax), d_epochs, d_lr, progress, seed)
     choice = Choice(run, choose_every, tolerance)
     cbs = [Watch(), choice, *([EMA(ema)] if ema else []), *decay_callbacks(decay, lr, decay_epochs), 
            *run_callbacks(run, settings, state, names=GAN_NAMES, **kwargs)]
-    learn = gan_learner(dls, net, critic, gan_loss, label_smoothing, loss, betas, precise, cbs, l1_weight=l1_weight, gan_weight=gan_weight,
+    learn = gan_learner(dls, net, critic, gan_loss, label_smoothing, minimax, loss, betas, precise, cbs, l1_weight=l1_weight, gan_weight=gan_weight,
                         lr_ratio=d_lr/lr, every=d_every)
     with quiet(learn, not progress): learn.fit(epochs, lr)
     net.load_state_dict(choice.best)
@@ -433,8 +416,8 @@ def train_colorizer(dls:DataLoaders, # from `photo_dls`
 
 def _finished(run): return (run/"config.json").exists() and load_config(run)["training"]["finished"]
 
-def _check(dls, gan_loss="bce", label_smoothing=0., discriminator="patch", d_args=None, decay="none", **_):
+def _check(dls, gan_loss="bce", label_smoothing=0., minimax=False, discriminator="patch", d_args=None, decay="none", **_):
     "What is wrong with the second phase is said before the first begins"
-    GANLoss(gan_loss, label_smoothing)
+    GANLoss(gan_loss, label_smoothing, minimax)
     decay_callbacks(decay, 1.)
     create_discriminator(discriminator, size=dls_settings(dls)["size"], **(d_args or {}))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['written', 'shrink', 'cache_folder', 'PhotoStore', 'seeded', 'train_crops', 'valid_crops', 'PhotoCrops', 'pick_device',
-           'encode_bytes', 'PhotoDL', 'to_rgb', 'show_columns', 'photo_dls']
+           'encode_bytes', 'PhotoDL', 'to_rgb', 'show_columns', 'photo_dls', 'augment_folder']
 
 # %% ../nbs/03_batches.ipynb #ea21f176
 import hashlib, json, os, random, uuid
@@ -33,7 +33,7 @@ def written(path:Path|str, # the file to be, in the end
     "A path beside `path` to write to, renamed to `path` when the block ends well and removed when it does not"
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{uuid.uuid4().hex[:8]}.partial{path.suffix}")
+    beside = path.with_name(f".{uuid.uuid4().hex[:8]}.partial{path.suffix}")
     try:
         yield beside
         os.replace(beside, path)
@@ -92,7 +92,7 @@ class PhotoStore:
 # %% ../nbs/03_batches.ipynb #a0395bca
 @patch(as_prop=True)
 def _bytes(self:PhotoStore):
-    if "_map" not in vars(self): self._map = np.asarray(np.memmap(self.folder/self.data, np.uint8, mode="c"))
+    if "_map" not in vars(self): self._map = np.asarray(np.memmap(self.folder/self.data, np.uint8, mode="r"))
     return self._map
 
 @patch
@@ -187,7 +187,7 @@ class PhotoCrops(torch.utils.data.Dataset):
              epoch:int=0, # crops differ from epoch to epoch
     )->Tensor: # uint8, shape (3, size, size)
         "The crop of photograph `i` in `epoch`"
-        with seeded(self.seed, epoch, i): return self.tfm(torch.from_numpy(self.store[i]).permute(2, 0, 1))
+        with seeded(self.seed, epoch, i): return self.tfm(torch.tensor(self.store[i]).permute(2, 0, 1))
 
 # %% ../nbs/03_batches.ipynb #7d77f142
 def pick_device(name:str=None, # "cuda", "mps", "cpu", or None for the first of these that is there
@@ -234,10 +234,11 @@ class PhotoDL(DataLoader):
 
 # %% ../nbs/03_batches.ipynb #31727128
 def to_rgb(L:Tensor, # (B, 1, H, W) in the network's scale
-           ab:Tensor, # (B, 2, H, W) in the network's scale
+           ab:Tensor=None, # (B, 2, H, W) in the network's scale; grey unless given
            scale:LabScale=LabScale(), # the network's scale
 )->Tensor: # float 0..1, (B, 3, H, W)
     "Pictures from the two halves of a batch"
+    if ab is None: ab = L.new_full((len(L), 2, *L.shape[2:]), scale.encode_ab(0.))
     return lab_to_rgb(scale.decode(L.float(), ab.float()))
 
 def show_columns(columns:list, # batches of pictures, (B, 3, H, W) each, float 0..1
@@ -254,13 +255,13 @@ def show_columns(columns:list, # batches of pictures, (B, 3, H, W) each, float 0
 def show_batch(self:PhotoDL, b=None, max_n=6, **kwargs):
     "Grey and true, side by side"
     L, ab = b or self.one_batch()
-    show_columns([to_rgb(L, 0*ab, self.scale), to_rgb(L, ab, self.scale)], ["grey", "true"], max_n)
+    show_columns([to_rgb(L, None, self.scale), to_rgb(L, ab, self.scale)], ["grey", "true"], max_n)
 
 @patch
 def show_results(self:PhotoDL, b, preds, max_n=4, **kwargs):
     "Grey, colorized and true, side by side"
     L, ab = b
-    columns = [0*ab, preds.to(ab.device), ab]
+    columns = [None, preds.to(ab.device), ab]
     show_columns([to_rgb(L, c, self.scale) for c in columns], ["grey", "colorized", "true"], max_n)
 
 # %% ../nbs/03_batches.ipynb #01d82608
@@ -284,3 +285,42 @@ def photo_dls(source=None, # a folder, a pair (training files, validation files)
     kwargs = dict(scale=scale, device=pick_device(device), num_workers=num_workers)
     train = PhotoDL(crops[0], bs=min(bs, len(crops[0])), shuffle=True, drop_last=True, **kwargs)
     return DataLoaders(train, PhotoDL(crops[1], bs=bs, **kwargs), device=kwargs["device"])
+
+# %% ../nbs/03_batches.ipynb #1f901d63
+def _copy_name(file, k): return f"{file.stem[:50]}-{hashlib.sha256(str(file).encode()).hexdigest()[:12]}-{k:02}.jpg"
+
+def _check_outside(files, out):
+    for file in files:
+        if any(place.is_relative_to(out.resolve()) for place in (file.resolve(), file.parent.resolve())):
+            raise ValueError(f"{out} holds {file.name}, which is to be copied; choose another folder for the copies")
+
+def _shrunk(file, short_side):
+    try: return shrink(open_photo(file), short_side)
+    except PhotoError as error: return error
+
+# %% ../nbs/03_batches.ipynb #639da237
+def augment_folder(files:list, # paths of photographs; one given twice counts once
+                   out:Path|str, # folder for the copies; none of `files` may lie in it
+                   copies:int=10, # of each photograph
+                   size:int=224, # px, height and width of the copies
+                   tfm=None, # uint8 tensor (3, H, W) → uint8 tensor; `train_crops(size, rotation=10)` unless told
+                   seed:int=42, # of the crops
+                   quality:int=95, # of the JPEGs, 1..95; colours are kept at full resolution
+                   progress:bool=True, # show a bar
+)->tuple: # (paths of the copies, {photograph that could not be read: why}); raises ValueError, and PhotoError if none could be read
+    "Write augmented copies of photographs into a folder"
+    files, out, tfm = list(dict.fromkeys(Path(os.path.abspath(f)) for f in files)), Path(out), tfm or train_crops(size, rotation=10.)
+    if not files or copies < 1: raise ValueError(f"{copies} copies of {len(files)} photographs are nothing to write")
+    _check_outside(files, out)
+    def save(path, crop):
+        with written(path) as beside: Image.fromarray(crop.permute(1, 2, 0).numpy()).save(beside, quality=quality, subsampling=0)
+        return path
+    paths, skipped, chunks = [], {}, range(0, len(files), 64)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in progress_bar(chunks, leave=False) if progress and len(chunks) > 1 else chunks:
+            for i, pixels in enumerate(pool.map(lambda f: _shrunk(f, size*8//7), files[start:start+64]), start):
+                if isinstance(pixels, PhotoError): skipped[files[i]] = str(pixels); continue
+                crops = PhotoCrops({i: pixels}, tfm, seed)
+                paths += pool.map(save, [out/_copy_name(files[i], k) for k in range(copies)], [crops.draw(i, k) for k in range(copies)])
+    if not paths: raise PhotoError(f"none of {len(files)} photographs could be read, the first because: {next(iter(skipped.values()))}")
+    return paths, skipped

@@ -115,7 +115,7 @@ def colorize_train(
     lr:float=1e-3, # highest learning rate
     weight_decay:float=0.01, # of the AdamW optimizer
     save_model:bool_arg=True, # save the model after the training
-    loss:Annotated[str, {"choices": ["mae", "mse"]}]="mae", # mean absolute or mean squared error
+    loss:Annotated[str, {"choices": ["mae", "mse", "huber", "l1_l2"]}]="mae", # the pixel loss: absolute, squared, between them, or the mean of both
     batch_size:int=16, # photographs in a batch
     run:str="colorizer", # name of the run
     runs:Path=Path("runs"), # folder of all runs

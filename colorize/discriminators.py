@@ -18,10 +18,11 @@ from .generators import UniformUNet, small_weights
 from .lab import LabScale
 
 # %% ../nbs/06_discriminators.ipynb #825c2a82
-def _block(n_in, n_out, stride, norm):
-    "A 4×4 convolution, its normalization and a leaky ReLU"
-    conv = nn.Conv2d(n_in, n_out, 4, stride, 1, bias=not norm)
-    return nn.Sequential(conv, *([nn.BatchNorm2d(n_out)] if norm else []), nn.LeakyReLU(0.2, inplace=True))
+def _block(n_in, n_out, stride, norm, slope, pool):
+    "A 4×4 convolution, its normalization and a leaky ReLU; with `pool`, a max pooling in place of a stride of 2"
+    pool = pool and stride == 2
+    conv = nn.Conv2d(n_in, n_out, 4, 1 if pool else stride, 2 if pool else 1, bias=not norm)
+    return nn.Sequential(conv, *([nn.BatchNorm2d(n_out)] if norm else []), nn.LeakyReLU(slope, inplace=True), *([nn.MaxPool2d(2)] if pool else []))
 
 # %% ../nbs/06_discriminators.ipynb #5a3dbbed
 def _small_weights(layer):
@@ -44,11 +45,13 @@ class PatchDiscriminator(nn.Module):
                  n_down:int=3, # layers that double; all but the last of them halve the picture, as the first layer does
                  norm:bool=True, # batch normalization
                  spectral:bool=False, # spectral normalization (Miyato et al. 2018), see below
+                 slope:float=0.2, # of the leaky ReLU below zero; 0 makes it a plain one
+                 pool:bool=False, # max poolings in place of the strides
     ):
         super().__init__()
         widths = [filters*min(2**i, 8) for i in range(n_down + 1)]
-        middle = [_block(i, o, 1 if k == n_down else 2, norm) for k, (i, o) in enumerate(zip(widths, widths[1:]), 1)]
-        self.model = nn.Sequential(_block(n_in, filters, 2, False), *middle, nn.Sequential(nn.Conv2d(widths[-1], 1, 4, 1, 1)))
+        middle = [_block(i, o, 1 if k == n_down else 2, norm, slope, pool) for k, (i, o) in enumerate(zip(widths, widths[1:]), 1)]
+        self.model = nn.Sequential(_block(n_in, filters, 2, False, slope, pool), *middle, nn.Sequential(nn.Conv2d(widths[-1], 1, 4, 1, 1)))
         self.apply(_small_weights)
         if spectral: _calm(self)
 
@@ -107,7 +110,7 @@ def show_score_map(L:Tensor, # (B, 1, H, W) in the network's scale
     net.train(was_training)
     (h, w), (rows, columns), edge = L.shape[-2:], maps.shape[1:], start + size/2 - stride/2 - .5
     _, axes = plt.subplots(1, 2*len(L), figsize=(2*len(L)*height*w/h, height), layout="constrained", dpi=80)
-    for grey, colour, believed, pair in zip(to_rgb(L, 0*ab, scale).cpu(), to_rgb(L, ab, scale).cpu(), maps, axes.reshape(-1, 2)):
+    for grey, colour, believed, pair in zip(to_rgb(L, None, scale).cpu(), to_rgb(L, ab, scale).cpu(), maps, axes.reshape(-1, 2)):
         for ax, picture in zip(pair, (colour, grey)): ax.imshow(picture.permute(1, 2, 0).numpy()); ax.axis("off")
         pair[1].imshow(believed, cmap="PiYG", vmin=0, vmax=1, alpha=.6, extent=(edge, edge + columns*stride, edge + rows*stride, edge))
         pair[1].set(xlim=(-.5, w - .5), ylim=(h - .5, -.5))

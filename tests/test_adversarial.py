@@ -19,6 +19,7 @@ from colorize.adversarial import (Adversary, GANWarning, MixedGradients, Pairs, 
                                   pretrain_discriminator, save_fakes, train_colorizer, train_gan)
 from colorize.batches import photo_dls
 from colorize.discriminators import PatchDiscriminator
+from colorize.generators import load_config
 from colorize.photos import sample_photos
 from colorize.pretraining import l1_learner, quiet, read_losses
 
@@ -240,3 +241,41 @@ def test_what_is_wrong_with_the_second_phase_is_said_before_the_first(dls, tmp_p
     for wrong in (dict(gan_loss="wasserstein"), dict(gan_loss="hinge", label_smoothing=.1), dict(discriminator="jury"), dict(decay="stairs"), dict(discriminator="conv")):
         with pytest.raises(ValueError): train_colorizer(dls, tmp_path/"run", dict(epochs=1), dict(epochs=1, **wrong), progress=False)
     assert not (tmp_path/"run").exists()
+
+
+@pytest.mark.parametrize("minimax", [False, True])
+def test_the_generators_first_cost(dls, tmp_path, minimax):
+    costs = []
+    class Note(adversarial.Callback):
+        order = 90
+        def after_loss(self):
+            if not self.training: return
+            with torch.no_grad(): costs.append((self.learn.gan_loss.item(), self.adversary.judge(self.x, self.pred)))
+    fit(gan_learner(dls, tiny(), small_judge(), minimax=minimax, precise=True, cbs=[Note()]))
+    torch.manual_seed(0)
+    train_gan(dls, tmp_path/"run", net=tiny(), epochs=1, minimax=minimax, d_args=dict(filters=8, n_down=2), d_epochs=1, preview_every=0, precise=True, progress=False, save=True)
+    assert load_config(tmp_path/"run")["training"].get("minimax", False) is minimax
+    logged = read_losses(tmp_path/"run").gan_loss.dropna()
+    assert len(costs) >= 3 and (logged < 0).all() == minimax and (logged > 0).all() != minimax
+    for cost, scores in costs:
+        believed = scores.double().sigmoid()
+        assert abs(cost - (torch.log(1 - believed) if minimax else -torch.log(believed)).mean().item()) < 1e-5
+
+
+def test_a_run_from_before_there_was_a_choice_of_cost_goes_on(dls, tmp_path):
+    options = dict(net=tiny(), epochs=2, d_args=dict(filters=8, n_down=2), preview_every=0, progress=False, save=False)
+    train_gan(dls, tmp_path/"run", max_minutes=0, **options)
+    assert "minimax" not in torch.load(tmp_path/"run"/"checkpoint.pt", weights_only=True)["settings"]
+    learn = train_gan(dls, tmp_path/"run", resume=True, minimax=False, **options)
+    assert learn.checkpoint.finished and learn.train_iter == 6
+
+
+def test_another_cost_is_refused_and_said_before_the_first_phase(dls, tmp_path):
+    options = dict(net=tiny(), epochs=2, d_args=dict(filters=8, n_down=2), preview_every=0, progress=False, save=False)
+    for begun in (False, True):
+        train_gan(dls, tmp_path/str(begun), max_minutes=0, minimax=begun, **options)
+        with pytest.raises(ValueError, match="minimax was True, now None" if begun else "minimax was None, now True"):
+            train_gan(dls, tmp_path/str(begun), minimax=not begun, resume=True, **options)
+    with pytest.raises(ValueError, match="minimax cost belongs to bce"):
+        train_colorizer(dls, tmp_path/"both", dict(epochs=1), dict(epochs=1, gan_loss="lsq", minimax=True), progress=False)
+    assert not (tmp_path/"both").exists()

@@ -182,3 +182,14 @@ def test_without_a_second_model_none_is_evaluated(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(Colorizer, "from_pretrained", loaded)
     assert colorize_evaluate(str(tmp_path/"colour"), size=32) == 0
     assert asked == [None] and "against" not in capsys.readouterr().out
+
+
+def test_the_pixel_losses_of_the_command_are_those_of_the_library():
+    import inspect
+    from colorize.cli import colorize_train
+    from colorize.losses import LOSSES
+    assert inspect.signature(colorize_train).parameters["loss"].annotation.__metadata__[0]["choices"] == list(LOSSES)
+    assert "{mae,mse,huber,l1_l2}" in run("colorize-train", "--help").stdout
+    result = run("colorize-train", "photos", "--loss", "l3")
+    assert result.returncode == 2 and "invalid choice: 'l3'" in result.stderr
+    assert subprocess.run([sys.executable, "-c", "import colorize.cli, sys; sys.exit('torch' in sys.modules)"]).returncode == 0

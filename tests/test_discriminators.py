@@ -167,3 +167,48 @@ def test_discriminators_can_be_copied_and_restored(arch, spectral):
     (lambda: receptive_field(nn.Conv2d(1, 1, (3, 5))), "square windows"), (lambda: receptive_field(nn.Conv2d(1, 1, 3, padding="same")), "padding in numbers")])
 def test_mistakes_get_a_sentence(wrong, sentence):
     with pytest.raises(ValueError, match=sentence): wrong()
+
+
+@pytest.mark.parametrize("args", [dict(slope=0.), dict(pool=True), dict(slope=.1, pool=True), dict(pool=True, norm=False), dict(pool=True, spectral=True)])
+def test_broken_rules_change_neither_weights_nor_the_number_of_scores(args):
+    torch.manual_seed(0); plain = PatchDiscriminator(filters=8, **{k: v for k, v in args.items() if k in ("norm", "spectral")})
+    torch.manual_seed(0); net = PatchDiscriminator(filters=8, **args)
+    for (name, a), (other, b) in zip(plain.state_dict().items(), net.state_dict().items(), strict=True): assert name == other and torch.equal(a, b)
+    x = torch.rand(2, 3, 64, 96)
+    assert net(x).shape == plain(x).shape == (2, 1, 6, 10) and not torch.allclose(net(x), plain(x))
+
+
+@pytest.mark.parametrize("pool", [False, True])
+def test_a_slope_of_zero_is_a_plain_relu(pool):
+    net = PatchDiscriminator(filters=4, slope=0., pool=pool).eval()
+    other, x = copy.deepcopy(net), torch.randn(1, 3, 64, 64)
+    for block in other.model[:-1]:
+        for i, layer in enumerate(block):
+            if isinstance(layer, nn.LeakyReLU): block[i] = nn.ReLU()
+    assert kinds(other).count("ReLU") == 4 and torch.equal(net(x), other(x))
+
+
+def test_poolings_take_the_place_of_the_strides():
+    net = PatchDiscriminator(pool=True)
+    assert [kinds(block) for block in net.model] == [["Conv2d", "LeakyReLU", "MaxPool2d"], *[["Conv2d", "BatchNorm2d", "LeakyReLU", "MaxPool2d"]]*2,
+                                                     ["Conv2d", "BatchNorm2d", "LeakyReLU"], ["Conv2d"]]
+    assert [block[0].stride[0] for block in net.model] == [1]*5 and count(net) == 2_765_633
+
+
+@pytest.mark.parametrize("n_down", [1, 2, 3])
+def test_the_receptive_field_with_poolings(n_down):
+    torch.manual_seed(0)
+    net = PatchDiscriminator(filters=4, n_down=n_down, norm=False, pool=True).eval()
+    (size, stride, start), x = receptive_field(net), torch.rand(1, 3, 200, 200, requires_grad=True)
+    assert size == {1: 17, 2: 37, 3: 77}[n_down] and stride == 2**n_down
+    for block in net.model:  # the mean sees what the maximum can see
+        for i, layer in enumerate(block):
+            if isinstance(layer, nn.MaxPool2d): block[i] = nn.AvgPool2d(2)
+    assert receptive_field(net) == (size, stride, start)
+    out = net(x)
+    row, column = out.shape[2]//2, out.shape[3]//2 - 1
+    out[0, 0, row, column].backward()
+    seen = x.grad.abs().sum((0, 1))
+    for touched, index in ((seen.sum(1), row), (seen.sum(0), column)):
+        touched = touched.nonzero().flatten()
+        assert (touched[0], touched[-1]) == (start + index*stride, start + index*stride + size - 1)

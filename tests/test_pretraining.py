@@ -8,10 +8,14 @@ import time
 
 import pytest
 import torch
+import torch.nn.functional as F
+from fastai.callback.core import Callback, CancelFitException
 
 from colorize.batches import photo_dls
+from colorize.generators import load_config
+from colorize.losses import FeatureLoss, colourfulness_loss
 from colorize.photos import sample_photos
-from colorize.pretraining import load_checkpoint, pretrain, read_losses
+from colorize.pretraining import AddedLoss, TrainingDiverged, l1_learner, load_checkpoint, pretrain, read_losses
 
 RUN = textwrap.dedent("""
     import sys, torch
@@ -102,3 +106,103 @@ def test_mse_and_mae_give_the_losses_they_are_named_for(dls, tmp_path):
         learn = pretrain(dls, tmp_path/name, net=tiny(), loss=name, epochs=1, preview_every=0, progress=False)
         with torch.no_grad(): error = learn.model(L) - ab
         assert abs(read_losses(tmp_path/name).valid_loss.iloc[-1] - expected(error).item()) < 1e-4
+
+
+def eyes():
+    torch.manual_seed(1)
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, 2, 1), torch.nn.ReLU())
+
+
+class Caught(Callback):
+    def before_step(self):
+        self.learn.caught = self.x, self.y, self.loss, self.model.weight.grad.clone()
+        raise CancelFitException
+
+
+def caught(dls, cbs, loss="mae"):
+    torch.manual_seed(3)
+    dls.train.start_at(0)
+    net = tiny()
+    learn = l1_learner(dls, net, loss, precise=True, cbs=[*cbs, Caught()])
+    with learn.no_bar(), learn.no_logging(): learn.fit(1)
+    return net, learn
+
+
+def test_the_gradient_is_that_of_the_sum_written_by_hand(dls):
+    wish = FeatureLoss(eyes())
+    net, learn = caught(dls, [AddedLoss(wish, 3., "feature_loss"), AddedLoss(lambda L, pred, ab: colourfulness_loss(pred), .5, "colourfulness_loss")], "huber")
+    L, ab, total, gradient = learn.caught
+    net.zero_grad()
+    pred = net(L)
+    pixel, feature, colour = F.smooth_l1_loss(pred, ab, beta=.1), wish(L, pred, ab), colourfulness_loss(pred)
+    (pixel + 3*feature + .5*colour).backward()
+    torch.testing.assert_close(gradient, net.weight.grad)
+    torch.testing.assert_close(total, (pixel + 3*feature + .5*colour).detach())
+    for name, value in dict(pixel_loss=pixel, feature_loss=feature, colourfulness_loss=colour).items(): torch.testing.assert_close(getattr(learn, name), value.detach())
+    assert not total.requires_grad and not any(getattr(learn, name).requires_grad for name in ("pixel_loss", "feature_loss"))
+
+
+def test_a_weight_of_0_changes_no_bit(dls, tmp_path):
+    (plain, learn), (zero, with_zero) = caught(dls, []), caught(dls, [AddedLoss(FeatureLoss(eyes()), 0., "feature_loss")])
+    assert all(torch.equal(a, b) for a, b in zip(learn.caught, with_zero.caught))
+    runs = []
+    for name, kwargs in (("plain", {}), ("zero", dict(feature_weight=0., feature_net=eyes(), colourfulness_weight=0.))):
+        torch.manual_seed(3)
+        runs.append(pretrain(dls, tmp_path/name, net=tiny(), epochs=2, precise=True, preview_every=0, progress=False, **kwargs))
+    assert torch.equal(*(run.model.weight for run in runs))
+    assert (tmp_path/"plain"/"losses.csv").read_text() == (tmp_path/"zero"/"losses.csv").read_text()
+    assert load_config(tmp_path/"plain") == load_config(tmp_path/"zero") and "feature_weight" not in load_config(tmp_path/"zero")["training"]
+
+
+def test_a_run_with_further_losses_says_so_and_validates_with_the_pixel_loss_alone(dls, tmp_path):
+    learn = pretrain(dls, tmp_path/"run", net=tiny(), epochs=2, preview_every=0, progress=False, feature_weight=2., feature_net=eyes(), colourfulness_weight=.1)
+    losses, training = read_losses(tmp_path/"run"), load_config(tmp_path/"run")["training"]
+    assert training["feature_weight"] == 2 and training["colourfulness_weight"] == .1 and "feature_net" not in training
+    steps = losses.dropna(subset="loss")
+    assert abs(steps.loss - steps.pixel_loss - 2*steps.feature_loss - .1*steps.colourfulness_loss).max() < 1e-5
+    L, ab = dls.valid.one_batch()
+    with torch.no_grad(): assert abs(losses.valid_loss.iloc[-1] - F.l1_loss(learn.model(L), ab).item()) < 1e-3
+
+
+def test_the_feature_net_draws_no_chance_from_the_run(dls, tmp_path, monkeypatch):
+    monkeypatch.setattr("colorize.losses._vgg19", lambda: torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), *(torch.nn.ReLU() for _ in range(8))))
+    args = dict(arch="colorize_net", epochs=1, lr=0., weight_decay=0., preview_every=0, progress=False, precise=True)
+    plain = pretrain(dls, tmp_path/"plain", **args)
+    torch.manual_seed(99)
+    wishing = pretrain(dls, tmp_path/"wishing", feature_weight=1., **args)
+    assert all(torch.equal(a, b) for a, b in zip(plain.model.parameters(), wishing.model.parameters()))
+
+
+@pytest.mark.parametrize("first, second", [({}, dict(colourfulness_weight=.1)), (dict(colourfulness_weight=.1), {}), (dict(colourfulness_weight=.1), dict(colourfulness_weight=.2))])
+def test_a_run_is_not_resumed_with_other_wishes(dls, tmp_path, first, second):
+    args = dict(net=tiny(), epochs=2, preview_every=0, progress=False)
+    pretrain(dls, tmp_path/"run", max_minutes=0, **args, **first)
+    with pytest.raises(ValueError, match="colourfulness_weight was"): pretrain(dls, tmp_path/"run", resume=True, **args, **second)
+    learn = pretrain(dls, tmp_path/"run", resume=True, **args, **first)
+    assert learn.checkpoint.finished and len(read_losses(tmp_path/"run").loss.dropna()) == 4
+
+
+def test_an_added_loss_that_is_no_number_stops_the_run(dls, tmp_path):
+    class Blind(torch.nn.Module):
+        def forward(self, x): return x*float("nan")
+    with pytest.raises(TrainingDiverged, match="became nan at step 0"):
+        pretrain(dls, tmp_path/"run", net=tiny(), epochs=1, preview_every=0, progress=False, feature_weight=1., feature_net=Blind())
+
+
+@pytest.mark.parametrize("weight", [-1., float("nan"), float("inf")])
+def test_impossible_weights_get_a_sentence(dls, tmp_path, weight):
+    with pytest.raises(ValueError, match="colourfulness_loss: a weight is a number that is not negative"):
+        pretrain(dls, tmp_path/"run", net=tiny(), colourfulness_weight=weight, preview_every=0, progress=False)
+
+
+def test_an_added_loss_keeps_its_weight_beside_a_discriminator(dls):
+    from colorize.adversarial import gan_learner
+    critic, totals = torch.nn.Conv2d(3, 1, 3), []
+    class Total(Callback):
+        order = 90
+        def after_loss(self):
+            if self.training: totals.append((self.loss - 7*self.l1_loss - 2*self.gan_loss - .5*self.colourfulness_loss).abs().item())
+    learn = gan_learner(dls, tiny(), critic, precise=True, l1_weight=7., gan_weight=2.,
+                        cbs=[AddedLoss(lambda L, pred, ab: colourfulness_loss(pred), .5, "colourfulness_loss"), Total()])
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-4)
+    assert totals and max(totals) < 1e-5
