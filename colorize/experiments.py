@@ -314,7 +314,7 @@ def _work(folder, threads, procs):
     lines = (folder/"log.txt").read_text(errors="replace").strip().splitlines()
     return None if code == 0 else f"{lines[-1] if lines else f'exit status {code}'} (see log.txt there)"
 
-# %% ../nbs/12_experiments.ipynb #faeb0cd0
+# %% ../nbs/12_experiments.ipynb #e61985a5
 @patch
 def results(self:Sweep)->"DataFrame": # a row a finished run: label, seed, and what is in its `result.json`
     "What the runs have found"
@@ -332,7 +332,9 @@ def table(self:Sweep,
     rows, columns = self.results(), columns or ("ab_error", "chroma_ratio")
     for column in columns:
         if len(rows) and column not in rows: raise ConfigError(f"the runs of {self.name} have no {column!r}{_nearest(column, rows)}")
-    cell = lambda x: f"{x.mean():.{digits}f} ± {x.std():.{digits}f}" if len(x) > 1 else f"{x.mean():.{digits}f}"
+    def cell(x):
+        if x.nunique() == 1 and float(x.iloc[0]).is_integer(): return f"{x.iloc[0]:,.0f}"
+        return f"{x.mean():.{digits}f}" + (f" ± {x.std():.{digits}f}" if len(x) > 1 else "")
     rows = {label: dict(runs=len(g), **{c: cell(g[c].dropna()) for c in columns}) for label, g in rows.groupby("label", sort=False)}
     return pd.DataFrame(rows).T
 
@@ -494,24 +496,24 @@ _B_DIFFERS = "675 faces and 75 for the test, one run, MSE over L, a, b; ours: ph
 REPORTS["B-activations"] = Report(_B, over("pretrain.arch_args.activation", "relu", "sigmoid", "tanh"), dict(relu="41e-5", sigmoid="38e-5", tanh="46e-5"),
                                   ("mse", "chroma_ratio", "epochs"), _B_DIFFERS, {"data.size": 64}, {"data.size": 64}, 5)
 
-# %% ../nbs/12_experiments.ipynb #572b2f0e
+# %% ../nbs/12_experiments.ipynb #04195543
 _B_SIZES = {"width 128": {}, "width 256": {"pretrain.arch_args.width": 256}, "width 512": {"pretrain.arch_args.width": 512},
             "width 512, depth 5": {"pretrain.arch_args.width": 512, "pretrain.arch_args.depth": 5}, "width 64, depth 5": {"pretrain.arch_args.width": 64, "pretrain.arch_args.depth": 5}}
 
 REPORTS["B-sizes"] = Report(_B, _B_SIZES, dict(zip(_B_SIZES, ("38e-5", "36e-5", "35e-5", "40e-5", "39e-5"))), ("mse", "chroma_ratio", "parameters"),
                             _B_DIFFERS, {"data.size": 64}, {"data.size": 64}, 5)
 
-# %% ../nbs/12_experiments.ipynb #811a74f9
+# %% ../nbs/12_experiments.ipynb #923317d0
 REPORTS["B-regressor"] = Report({"data.scale": "unit", "data.size": 128, "regressor.lr": 1e-4, "regressor.weight_decay": 1e-5}, {"regressor": {}}, dict(regressor="3.09e-5"), ("mse", "loss_end"),
                                 "faces, 200 epochs, one run; ours: photographs of everything, epochs as given", {"regressor.epochs": 20}, {"regressor.epochs": 20}, 5)
 
-# %% ../nbs/12_experiments.ipynb #af0dfd86
+# %% ../nbs/12_experiments.ipynb #8d697dbb
 REPORTS["B-copies"] = Report({**_B, "pretrain.patience": None, "pretrain.decay": "one_cycle"},
                              {"as they are": {"data.augment": "none", "pretrain.epochs": 40}, "ten copies": {"data.augment": "none", "data.copies": 10, "pretrain.epochs": 4},
                               "on the fly": {"data.augment": "turns", "pretrain.epochs": 40}}, {"ten copies": "chosen"}, ("mse", "loss_end"),
                              "the report has no run without; ours: the same number of steps", {"data.size": 64}, {"data.size": 64}, 5)
 
-# %% ../nbs/12_experiments.ipynb #e0889d14
+# %% ../nbs/12_experiments.ipynb #ad1d738e
 _E = {"data.bs": 16, "data.scale": "127", "data.augment": "none", "gan.arch": "scaled_unet", "gan.discriminator": "unet", "gan.betas": (0.9, 0.999), "gan.choose_every": 0, "gan.preview_every": 0}
 _ALPHAS = {f"α = {a}": dict(zip(("gan.l1_weight", "gan.gan_weight"), alpha_weights(a))) for a in (0, .1, .9)}
 
@@ -520,13 +522,13 @@ REPORTS["E-alpha"] = Report({**_E, "gan.arch_args.complexity": 46, "gan.d_args.c
                             ("ab_error", "chroma_ratio", "l1_loss_end", "gan_loss_end", "gan_loss_trend"), "4,215 landscapes at 256 px, one run, judged by eye; ours: photographs of everything at 64 px, 3 epochs (short: 131 photographs, 24 px wide networks, 8 epochs)",
                             {"data.size": 64, "gan.arch_args.complexity": 24, "gan.d_args.complexity": 8, "gan.lr": 1e-3, "gan.epochs": 8}, {"data.size": 64, "gan.lr": 7e-5, "gan.epochs": 3}, 3)
 
-# %% ../nbs/12_experiments.ipynb #8697fbc7
+# %% ../nbs/12_experiments.ipynb #bd2cdc47
 REPORTS["E-complexity"] = Report({**_E, **_ALPHAS["α = 0.1"], "gan.d_args.complexity": 4}, over("gan.arch_args.complexity", 16, 24, 30, 38, 46, 52, label="complexity {}"),
                                  {f"complexity {c}": f"adversarial loss {what}" for c, what in {16: "rises", 24: "rises slowly", 30: "barely rises", 38: "stands still", 46: "falls slowly", 52: "falls slowly"}.items()},
                                  ("gan_loss_trend", "gan_loss_end", "l1_loss_end", "ab_error", "chroma_ratio"), "4,215 landscapes at 256 px, 14 epochs, one run; ours: photographs of everything at 64 px, 3 epochs (short: 131 photographs, 4 epochs, larger steps)",
                                  {"data.size": 64, "gan.lr": 1e-3, "gan.epochs": 4}, {"data.size": 64, "gan.lr": 7e-6, "gan.epochs": 3}, 3)
 
-# %% ../nbs/12_experiments.ipynb #ace70d16
+# %% ../nbs/12_experiments.ipynb #3876181a
 def matching_complexity(generator:int, # complexity of the `ScaledUNet`
                         size:int, # px: the discriminator's last layer grows with it
                         ratio:float=0.8, # weights of the discriminator over those of the generator
@@ -536,13 +538,13 @@ def matching_complexity(generator:int, # complexity of the `ScaledUNet`
         target = ratio*count_parameters(create_generator("scaled_unet", complexity=generator))
         return min(range(1, 2*generator), key=lambda c: abs(count_parameters(create_discriminator("unet", size, complexity=c)) - target))
 
-# %% ../nbs/12_experiments.ipynb #9e4938f6
+# %% ../nbs/12_experiments.ipynb #243ca417
 REPORTS["E-ratio"] = Report({**_E, **_ALPHAS["α = 0.1"]}, {f"generator {g}, discriminator {'0.8' if d else '4'}": {"gan.arch_args.complexity": g, "gan.d_args.complexity": d or 4}
                                                            for g, d in ((16, 0), (16, matching_complexity(16, 64)), (38, 0), (38, matching_complexity(38, 64)))},
                             {}, ("gan_loss_trend", "l1_loss_end", "chroma_ratio", "d_parameters"), "the report has the ratio from one sweep, by eye; ours at 64 px, the ratio counted there",
                             {"data.size": 64, "gan.lr": 1e-3, "gan.epochs": 4}, {"data.size": 64, "gan.lr": 7e-5, "gan.epochs": 3}, 3)
 
-# %% ../nbs/12_experiments.ipynb #580984c1
+# %% ../nbs/12_experiments.ipynb #f9402bb0
 _D = {"gan.arch": "valid_unet", "gan.arch_args.activation": "tanh", "gan.l1_weight": 100., "gan.gan_weight": 1., "gan.label_smoothing": 0.1, "gan.betas": (0.5, 0.999), "gan.choose_every": 0, "gan.preview_every": 0}
 _SWITCHES = {"all six": {}, "minimax cost": {"gan.minimax": True}, "no label smoothing": {"gan.label_smoothing": 0.}, "no batch normalization": {"gan.d_args.norm": False},
              "pooling": {"gan.d_args.pool": True}, "momentum 0.9": {"gan.betas": (0.9, 0.999)}, "ReLU": {"gan.d_args.slope": 0.}}
@@ -551,13 +553,13 @@ REPORTS["D-stabilizers"] = Report(_D, _SWITCHES, {"all six": "accuracy “pretty
                                   "120 px, 100 epochs, 2e-3 divided by 10 on a plateau, no figures; ours: constant rate (short: 48 px, 6 epochs)",
                                   {"data.size": 48, "gan.lr": 5e-4, "gan.epochs": 6}, {"data.size": 120, "gan.lr": 2e-3, "gan.decay": "plateau", "gan.decay_epochs": 3, "gan.epochs": 100}, 3)
 
-# %% ../nbs/12_experiments.ipynb #9369c18c
+# %% ../nbs/12_experiments.ipynb #7c4a8505
 _C = {"pretrain.arch": "resnet_unet", "pretrain.lr": 1e-3, "gan.l1_weight": 100., "gan.gan_weight": 1., "gan.lr": 2e-4, "gan.choose_every": 0}
 REPORTS["C-phases"] = Report(_C, {"L1 alone": {"gan.epochs": 0}, "L1, then the PatchGAN": {}}, {"L1 alone": "L1 0.065", "L1, then the PatchGAN": "SSIM 0.87"},
                              ("ab_error", "ssim", "chroma_ratio"), "COCO, 9,000 + 3,000, 256 px, ImageNet weights, 30 + 70 epochs; ours from chance (short: 64 px, 131 photographs, 10 + 6 epochs)",
                              {"data.size": 64, "pretrain.epochs": 10, "gan.epochs": 6, "gan.preview_every": 16, "pretrain.preview_every": 0}, {"data.size": 256, "pretrain.epochs": 30, "gan.epochs": 70, "gan.preview_every": 250}, 3)
 
-# %% ../nbs/12_experiments.ipynb #5d6ede1d
+# %% ../nbs/12_experiments.ipynb #c6dfed38
 _A = {"pretrain.arch": "scaled_unet", "pretrain.lr": 3e-3, "pretrain.preview_every": 0}
 REPORTS["A-losses"] = Report(_A, over("pretrain.loss", "mae", "mse", "l1_l2", "huber"), {"mae": "preferred: less grey", "mse": "grey and brown"}, ("ab_error", "mse", "chroma_ratio"),
                              "no figures, network unknown; ours: E's U-Net at 64 px (16 channels, 24 epochs; long: 30, 6)", {"data.size": 64, "pretrain.arch_args.complexity": 16, "pretrain.epochs": 24}, {"data.size": 64, "pretrain.epochs": 6}, 3)
