@@ -8,7 +8,7 @@ __all__ = ['AUGMENTATIONS', 'PARTS', 'CHOICES', 'INNER', 'REPORTS', 'experiment_
            'run_folder', 'SweepError', 'grid_3x6', 'Report', 'report_sweep', 'beside', 'OneColour', 'yardsticks',
            'matching_complexity']
 
-# %% ../nbs/12_experiments.ipynb #7ea407ad
+# %% ../nbs/12_experiments.ipynb #1d27b38c
 import difflib, hashlib, inspect, json, os, re, subprocess, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -23,19 +23,20 @@ from fastcore.meta import delegates
 from fastprogress import progress_bar
 from torch import nn
 import torch.nn.functional as F
+from torchvision.transforms import v2
 
 from .adversarial import colour_errors, train_colorizer, train_gan
 from .batches import augment_folder, cache_folder, photo_dls, to_rgb, train_crops, valid_crops, written
 from .discriminators import DISCRIMINATORS, create_discriminator
 from .generators import ACTIVATIONS, GENERATORS, ChromaRegressor, count_parameters, create_generator, load_generator
-from .lab import SCALES, show_images
+from .lab import SCALES
 from .losses import GAN_LOSSES, LOSSES, alpha_weights
 from .metrics import ssim
 from .photos import find_photos, sample_photos, split_photos
 from .pretraining import DECAYS, begin_run, dls_settings, l1_learner, pretrain, quiet, read_losses, run_callbacks
 
-# %% ../nbs/12_experiments.ipynb #83e6b32c
-AUGMENTATIONS = {"none": valid_crops, "flips": lambda size: train_crops(size, scale=(1., 1.)), "crops": train_crops,
+# %% ../nbs/12_experiments.ipynb #26832573
+AUGMENTATIONS = {"none": valid_crops, "flips": lambda size: v2.Compose([valid_crops(size), v2.RandomHorizontalFlip()]), "crops": train_crops,
                  "turns": lambda size: train_crops(size, rotation=10), "more": lambda size: train_crops(size, rotation=10, jitter=.2)}
 
 def experiment_dls(photos:str=None, # folder, with train/ and valid/ in it or to be split 4:1; the sample photographs unless told
@@ -55,7 +56,7 @@ def experiment_dls(photos:str=None, # folder, with train/ and valid/ in it or to
     return photo_dls((train, valid), size=size, bs=bs, tfm=AUGMENTATIONS[augment](size), scale=SCALES[scale], seed=seed, progress=progress)
 
 def _copies(files, n, size):
-    key = hashlib.sha256(json.dumps([n, size, *map(str, files)]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([n, size, *((str(f), f.stat().st_mtime_ns) for f in files)]).encode()).hexdigest()[:16]
     folder = cache_folder()/f"copies-{key}"
     if not (folder/"done").exists():
         augment_folder(files, folder, n, size, AUGMENTATIONS["turns"](size), progress=False)
