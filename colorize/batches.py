@@ -114,10 +114,12 @@ def _rows_for(self:PhotoStore, stamps, progress):
     self.data = index["data"]
     return index["rows"], {Path(file): why for file, _, _, why in index["skipped"]}
 
-@patch
-def _decode(self:PhotoStore, stamp):
-    try: return shrink(open_photo(stamp[0]), self.short_side)
+def _shrunk(file, short_side):
+    try: return shrink(open_photo(file), short_side)
     except PhotoError as error: return error
+
+@patch
+def _decode(self:PhotoStore, stamp): return _shrunk(stamp[0], self.short_side)
 
 # %% ../nbs/03_batches.ipynb #4ea70b4d
 @patch
@@ -293,10 +295,6 @@ def _check_outside(files, out):
     for file in files:
         if any(place.is_relative_to(out.resolve()) for place in (file.resolve(), file.parent.resolve())):
             raise ValueError(f"{out} holds {file.name}, which is to be copied; choose another folder for the copies")
-
-def _shrunk(file, short_side):
-    try: return shrink(open_photo(file), short_side)
-    except PhotoError as error: return error
 
 # %% ../nbs/03_batches.ipynb #639da237
 def augment_folder(files:list, # paths of photographs; one given twice counts once

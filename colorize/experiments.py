@@ -360,12 +360,16 @@ def dots(self:Sweep,
         ax.locator_params(axis="x", nbins=5)
         ax.set(xlabel=column, yticks=range(len(labels)), yticklabels=labels, ylim=(len(labels) - .5, -.5))
 
-# %% ../nbs/12_experiments.ipynb #65e0a75e
-def _averages(folder, name, points=300):
-    rows = read_losses(folder)
-    rows = rows[rows.lr.notna()]
-    keep = rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(points, len(rows))).astype(int))]
-    return keep.step, keep[f"{name}_avg"]
+# %% ../nbs/12_experiments.ipynb #042a1d1e
+@patch
+def _averages(self:Sweep, name, points=300):
+    "Label, seed, steps and moving averages of every finished run"
+    for folder, (label, seed, _) in self.runs().items():
+        if not (folder/"result.json").exists(): continue
+        rows = read_losses(folder)
+        rows = rows[rows.lr.notna()]
+        keep = rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(points, len(rows))).astype(int))]
+        yield label, seed, keep.step, keep[f"{name}_avg"]
 
 @patch
 def curves(self:Sweep,
@@ -375,12 +379,11 @@ def curves(self:Sweep,
 ):
     "The moving averages of the losses of all runs"
     import matplotlib.pyplot as plt
-    figure, axes = plt.subplots(1, len(names or "1"), figsize=(5*len(names or "1"), 3), squeeze=False, layout="constrained")
+    names = names or ("loss",)
+    figure, axes = plt.subplots(1, len(names), figsize=(5*len(names), 3), squeeze=False, layout="constrained")
     colours = {label: f"C{i}" for i, label in enumerate(self.vary)}
-    for ax, name in zip(axes[0], names or ("loss",)):
-        for folder, (label, seed, _) in self.runs().items():
-            if not (folder/"result.json").exists(): continue
-            x, y = _averages(folder, name)
+    for ax, name in zip(axes[0], names):
+        for label, seed, x, y in self._averages(name):
             ax.plot(x[x >= skip], y[x >= skip], color=colours[label], lw=1, label=label if seed == self.seeds[0] else None)
         ax.set(title=name, xlabel="step")
     axes[0, 0].legend(fontsize=8)
@@ -397,9 +400,7 @@ def interactive(self:Sweep,
     except ImportError: raise ImportError("interactive curves need plotly: pip install plotly") from None
     from plotly.colors import qualitative
     figure, colours = go.Figure(), dict(zip(self.vary, qualitative.Plotly*len(self.vary)))
-    for folder, (label, seed, _) in self.runs().items():
-        if not (folder/"result.json").exists(): continue
-        x, y = _averages(folder, name)
+    for label, seed, x, y in self._averages(name):
         figure.add_scatter(x=x.tolist(), y=y.round(5).tolist(), name=f"{label}, seed {seed}", legendgroup=label, line=dict(color=colours[label], width=1.5))
     figure.update_layout(title=f"{self.name}: {name} (moving average)", xaxis_title="step", height=380, template="plotly_white")
     if file:
@@ -474,7 +475,7 @@ def beside(name:str, # of the report
     table["differs"] = [report.differs if i == 0 else "〃" for i in range(len(table))]
     return table
 
-# %% ../nbs/12_experiments.ipynb #e351ec5c
+# %% ../nbs/12_experiments.ipynb #809ca873
 class OneColour(nn.Module):
     "A colorizer that always gives the same answer"
     def __init__(self, ab): super().__init__(); self.ab = nn.Parameter(torch.as_tensor(ab).float().view(1, 2, 1, 1))
@@ -486,7 +487,7 @@ def yardsticks(**data # what `experiment_dls` is to be told
     import pandas as pd
     dls = experiment_dls(**data)
     scale, mean = dls.valid.scale, torch.stack([dls.train.after_batch((dls.train_ds.draw(i)[None],))[1].mean((0, 2, 3)) for i in range(min(500, len(dls.train_ds)))]).mean(0)
-    grey = torch.full((2,), -scale.ab_center/scale.ab_range)
+    grey = torch.full((2,), scale.encode_ab(0.))
     return pd.DataFrame({name: measure(OneColour(ab), dls.valid) for name, ab in {"grey": grey, "mean colour": mean}.items()}).T
 
 # %% ../nbs/12_experiments.ipynb #730f0f90
@@ -504,9 +505,9 @@ _B_SIZES = {"width 128": {}, "width 256": {"pretrain.arch_args.width": 256}, "wi
 REPORTS["B-sizes"] = Report(_B, _B_SIZES, dict(zip(_B_SIZES, ("38e-5", "36e-5", "35e-5", "40e-5", "39e-5"))), ("mse", "chroma_ratio", "parameters"),
                             _B_DIFFERS, {"data.size": 64}, {"data.size": 64}, 5)
 
-# %% ../nbs/12_experiments.ipynb #923317d0
+# %% ../nbs/12_experiments.ipynb #801c78fb
 REPORTS["B-regressor"] = Report({"data.scale": "unit", "data.size": 128, "regressor.lr": 1e-4, "regressor.weight_decay": 1e-5}, {"regressor": {}}, dict(regressor="3.09e-5"), ("mse", "loss_end"),
-                                "faces, 200 epochs, one run; ours: photographs of everything, epochs as given", {"regressor.epochs": 20}, {"regressor.epochs": 20}, 5)
+                                "faces, 200 epochs, one run; ours: photographs of everything, 20 epochs", {"regressor.epochs": 20}, {"regressor.epochs": 20}, 5)
 
 # %% ../nbs/12_experiments.ipynb #8d697dbb
 REPORTS["B-copies"] = Report({**_B, "pretrain.patience": None, "pretrain.decay": "one_cycle"},
@@ -514,13 +515,13 @@ REPORTS["B-copies"] = Report({**_B, "pretrain.patience": None, "pretrain.decay":
                               "on the fly": {"data.augment": "turns", "pretrain.epochs": 40}}, {"ten copies": "chosen"}, ("mse", "loss_end"),
                              "the report has no run without; ours: the same number of steps", {"data.size": 64}, {"data.size": 64}, 5)
 
-# %% ../nbs/12_experiments.ipynb #ad1d738e
+# %% ../nbs/12_experiments.ipynb #92ca90e1
 _E = {"data.bs": 16, "data.scale": "127", "data.augment": "none", "gan.arch": "scaled_unet", "gan.discriminator": "unet", "gan.betas": (0.9, 0.999), "gan.choose_every": 0, "gan.preview_every": 0}
 _ALPHAS = {f"α = {a}": dict(zip(("gan.l1_weight", "gan.gan_weight"), alpha_weights(a))) for a in (0, .1, .9)}
 
 REPORTS["E-alpha"] = Report({**_E, "gan.arch_args.complexity": 46, "gan.d_args.complexity": 16}, _ALPHAS,
                             {"α = 0": "least L1; brown; adversarial loss rises", "α = 0.1": "chosen", "α = 0.9": "strong colours, pixelated"},
-                            ("ab_error", "chroma_ratio", "l1_loss_end", "gan_loss_end", "gan_loss_trend"), "4,215 landscapes at 256 px, one run, judged by eye; ours: photographs of everything at 64 px, 3 epochs (short: 131 photographs, 24 px wide networks, 8 epochs)",
+                            ("ab_error", "chroma_ratio", "l1_loss_end", "gan_loss_end", "gan_loss_trend"), "4,215 landscapes at 256 px, one run, judged by eye; ours: photographs of everything at 64 px, 3 epochs (short: 131 photographs, 24 channels, 8 epochs)",
                             {"data.size": 64, "gan.arch_args.complexity": 24, "gan.d_args.complexity": 8, "gan.lr": 1e-3, "gan.epochs": 8}, {"data.size": 64, "gan.lr": 7e-5, "gan.epochs": 3}, 3)
 
 # %% ../nbs/12_experiments.ipynb #bd2cdc47
