@@ -1,5 +1,5 @@
 # make demo: train on the sample photographs and colorize some.    make test: all checks and tests.
-# make lab: the course in JupyterLab.    make readme: README.md from nbs/index.ipynb.    make clean: away with what was made.
+# make app: sliders in the browser, MODEL=folder for a model of your own.    make lab: the course in JupyterLab.    make readme: README.md from nbs/index.ipynb.    make clean: away with what was made.
 # Each of them sets up what it needs: a virtual environment in .venv, with the package installed in it.
 
 SHELL := /bin/bash
@@ -8,7 +8,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11 pytho
 BIN := .venv/bin
 STAMP := .venv/set-up
 
-.PHONY: demo test export lab readme clean setup
+.PHONY: demo test export app lab readme clean setup
 
 demo: $(STAMP)
 	@$(BIN)/python tools/demo.py
@@ -22,6 +22,9 @@ test: $(STAMP)
 
 export: $(STAMP)
 	@$(BIN)/nbdev-export
+
+app: $(STAMP)
+	@cd nbs && JUPYTER_PATH="$(CURDIR)/nbs/jupyter" $(if $(MODEL),COLORIZE_MODEL="$(abspath $(MODEL))") ../$(BIN)/python -m voila app.ipynb $(APP_OPTIONS)
 
 lab: $(STAMP)
 	@cd nbs && ../$(BIN)/python -m jupyter lab index.ipynb
@@ -38,7 +41,7 @@ $(STAMP): settings.ini setup.py pyproject.toml
 	    echo "colorize needs Python 3.10 or newer; $(PYTHON) is $$("$(PYTHON)" --version 2>&1)." >&2; exit 1; }
 	@echo "Setting up .venv with $$("$(PYTHON)" --version): once, about 5 minutes and 6 GB …"
 	@"$(PYTHON)" -m venv .venv || { echo "The virtual environment could not be made; on Debian and Ubuntu it needs the package python3-venv." >&2; exit 1; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,app]'
 	@touch $(STAMP)
 	@echo "Set up."
 

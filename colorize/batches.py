@@ -23,7 +23,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import resize
 
-from .lab import LabScale, lab_to_rgb, rgb_to_lab, show_images, split_lab
+from .lab import LabScale, join_lab, lab_to_rgb, rgb_to_lab, show_images, split_lab
 from .photos import PhotoError, find_photos, open_photo, sample_photos, split_photos
 
 # %% ../nbs/03_batches.ipynb #c5864527
@@ -202,9 +202,11 @@ def pick_device(name:str=None, # "cuda", "mps", "cpu", or None for the first of 
 # %% ../nbs/03_batches.ipynb #0029022b
 def encode_bytes(rgb:Tensor, # uint8, (B, 3, H, W), on any device
                  scale:LabScale=LabScale(), # the network's scale
+                 mood=None, # from Lab to Lab, such as a `Mood`: what is to become of the colours
 )->tuple: # L (B, 1, H, W) and ab (B, 2, H, W), float32 in the network's scale, on the same device
     "What the network is fed, from photographs in bytes"
     L, ab = split_lab(rgb_to_lab(rgb))
+    if mood: _, ab = split_lab(mood(join_lab(L, ab)))
     return L.sub_(scale.L_center).div_(scale.L_range), ab.sub_(scale.ab_center).div_(scale.ab_range)
 
 # %% ../nbs/03_batches.ipynb #55ab3ffe
@@ -213,10 +215,11 @@ class PhotoDL(DataLoader):
     def __init__(self,
                  dataset:PhotoCrops, # what to draw from
                  scale:LabScale=LabScale(), # the network's scale
+                 mood=None, # see `encode_bytes`
                  **kwargs, # of fastai's DataLoader: bs, shuffle, drop_last, num_workers, device…
     ):
         super().__init__(dataset, **kwargs)
-        self.scale, self.epoch, self.first = scale, 0, 0
+        self.scale, self.mood, self.epoch, self.first = scale, mood, 0, 0
 
     def get_idxs(self):
         order = list(range(self.n))
@@ -224,9 +227,9 @@ class PhotoDL(DataLoader):
         return order[self.first*self.bs:]
 
     def create_item(self, i): return (self.dataset.draw(i, self.epoch),)
-    def after_batch(self, batch): return encode_bytes(batch[0], self.scale)
+    def after_batch(self, batch): return encode_bytes(batch[0], self.scale, self.mood)
     def after_iter(self): self.start_at(self.epoch + 1)
-    def new(self, dataset=None, cls=None, **kwargs): return super().new(dataset, cls, scale=self.scale, **kwargs)
+    def new(self, dataset=None, cls=None, **kwargs): return super().new(dataset, cls, scale=self.scale, mood=self.mood, **kwargs)
 
     def start_at(self, epoch:int, # the epoch that the next iteration belongs to
                  first:int=0, # batches of it that have been had already
@@ -278,13 +281,14 @@ def photo_dls(source=None, # a folder, a pair (training files, validation files)
               num_workers:int=0, # worker processes; with decoded photographs none are needed on a CPU
               cache:Path|str=None, # see `PhotoStore`
               progress:bool=True, # show a bar while decoding
+              mood=None, # from Lab to Lab, such as a `Mood`: what is to become of the colours of all photographs, those for validation too
 )->DataLoaders: # fastai DataLoaders; raises PhotoError if a folder holds no photographs
     "Training and validation batches of L and ab"
     if source is None: source = sample_photos("train"), sample_photos("valid")
     if isinstance(source, (str, Path)): source = split_photos(find_photos(source), valid, seed)
     stores = [PhotoStore(files, size*8//7, cache, progress) for files in source]
     crops = [PhotoCrops(store, t, seed) for store, t in zip(stores, (tfm or train_crops(size), valid_crops(size)))]
-    kwargs = dict(scale=scale, device=pick_device(device), num_workers=num_workers)
+    kwargs = dict(scale=scale, mood=mood, device=pick_device(device), num_workers=num_workers)
     train = PhotoDL(crops[0], bs=min(bs, len(crops[0])), shuffle=True, drop_last=True, **kwargs)
     return DataLoaders(train, PhotoDL(crops[1], bs=bs, **kwargs), device=kwargs["device"])
 

@@ -59,11 +59,11 @@ def write_picture(picture, # PIL, RGB or RGBA
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
     with written(target) as path: picture.save(path, kind, **({"quality": 95} if kind in ("JPEG", "WEBP") else {}))
 
-def colorize_one(colorizer, photo, target, size=None, compare=False):
+def colorize_one(colorizer, photo, target, size=None, compare=False, **mood):
     "Colorize the file `photo` into the file `target`"
     from colorize.colorizer import side_by_side
     from colorize.photos import open_photo
-    picture = colorizer(photo, size)
+    picture = colorizer(photo, size, **mood)
     write_picture(picture, target)
     if compare: write_picture(side_by_side(open_photo(photo).convert("L"), picture), target.with_stem(f"{target.stem.removesuffix('-color')}-compare"))
 
@@ -76,19 +76,26 @@ def colorize(
     size:int=None, # pixels at which the network looks at a photograph; else the model's own
     device:str=None, # cuda, mps or cpu; else the first of these that is there
     compare:bool=False, # also write NAME-compare.EXT: grey and colorized, side by side
+    hue:float=0., # degrees, -180..180, by which all hues are turned; 180 gives the complementary colours
+    warmth:float=0., # -1..1: 1 is the light of the evening sun (4000 K), -1 that of the blue sky
+    saturation:float=1., # 0..3, factor of all colours: 0 is grey, 2 twice as vivid
+    vibrance:float=0., # -1..2: lifts dull colours (below 0: lowers them), changes vivid ones little
+    max_chroma:float=None, # CIELAB units, soft limit of how vivid a colour may be, such as 40; none unless given
 )->int: # 0 if all were colorized
     "Colorize photographs: full size, own lightness, new colours"
     if not photos: raise CliError("which photograph? Give a file or a folder, or see colorize --help")
     from fastprogress import progress_bar
     from colorize.colorizer import Colorizer
+    from colorize.mood import Mood
     from colorize.photos import PhotoError
     try:
+        mood = Mood(hue, warmth, saturation, vibrance, max_chroma).to_dict()
         todo, not_done = plan(photos, out)
         colorizer = Colorizer.from_pretrained(model, device)
     except (ValueError, OSError, RuntimeError) as error: raise CliError(str(error)) from error
     total = len(todo) + len(not_done)
     for photo, target in progress_bar(todo, leave=False) if len(todo) > 1 else todo:
-        try: colorize_one(colorizer, photo, target, size, compare)
+        try: colorize_one(colorizer, photo, target, size, compare, **mood)
         except (PhotoError, OSError) as error: not_done[photo] = str(error)
     for why in not_done.values(): print(why, file=sys.stderr)
     done = [target for photo, target in todo if photo not in not_done]
@@ -140,16 +147,23 @@ def colorize_train(
     discriminator:Annotated[str, {"choices": ["patch", "unet", "conv"]}]="patch", # which discriminator
     label_smoothing:float=0., # one-sided: 1 minus this is the target for true pictures
     ema:float=None, # keep a moving average of the generator with this decay, such as 0.99
+    hue:float=0., # degrees, -180..180, by which the hues of all photographs are turned
+    warmth:float=0., # -1..1: 1 shows the photographs in the light of the evening sun (4000 K), -1 in that of the blue sky
+    saturation:float=1., # 0..3, factor of the photographs' colours
+    vibrance:float=0., # -1..2: lifts the photographs' dull colours (below 0: lowers them)
 ):
     "Train a colorizer on a folder of colour photographs"
     from colorize.batches import photo_dls
     from colorize.photos import drop_grey, find_photos, split_photos
     from colorize.adversarial import train_colorizer
+    from colorize.mood import Mood
     folder = runs/run
     try:
+        mood, share = Mood(hue, warmth, saturation, vibrance), valid_share(split)
         files, grey = (find_photos(images), []) if keep_grey else drop_grey(find_photos(images))
         if grey: print(f"{len(grey)} of {len(files) + len(grey)} photographs are grey or tinted and are left out")
-        dls = photo_dls(split_photos(files, valid_share(split), seed), size=size, bs=batch_size, seed=seed, device=device, num_workers=workers)
+        dls = photo_dls(split_photos(files, share, seed), size=size, bs=batch_size, seed=seed, device=device, num_workers=workers,
+                        mood=None if mood.neutral else mood)
         for store in (dls.train_ds.store, dls.valid_ds.store):
             for why in store.skipped.values(): print(f"left out: {why}", file=sys.stderr)
         print(f"{len(dls.train_ds)} photographs to train on, {len(dls.valid_ds)} to validate with, on {dls.device}; the run is {folder}")

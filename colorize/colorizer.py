@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from .batches import pick_device
 from .generators import create_generator, load_generator, save_generator
 from .lab import LabScale, join_lab, lab_to_rgb, rgb_to_lab, split_lab, to_gamut
+from .mood import Mood
 from .photos import find_photos, open_photo
 
 # %% ../nbs/10_colorizer.ipynb #99d00551
@@ -47,6 +48,7 @@ def enlarge(planes:list, # PIL pictures of mode F: a and b
 def join_photo(photo:Image.Image, # RGB, full size
                ab:Tensor, # float (2, h, w), CIELAB units, any size
                strip:int=2**20, # pixels to work on at a time
+               mood=None, # from Lab to Lab, such as a `Mood`: what is to become of the colours
 )->Image.Image: # RGB, size of `photo`
     "The photograph's own lightness with the colours of `ab`"
     width, height = photo.size
@@ -56,7 +58,8 @@ def join_photo(photo:Image.Image, # RGB, full size
         rows = min(step, height - top)
         pixels = np.array(photo.crop((0, top, width, top + rows)))
         L, _ = split_lab(rgb_to_lab(torch.from_numpy(pixels).permute(2, 0, 1)))
-        rgb = lab_to_rgb(to_gamut(join_lab(L, enlarge(planes, width, height, top, rows))))
+        lab = join_lab(L, enlarge(planes, width, height, top, rows))
+        rgb = lab_to_rgb(to_gamut(mood(lab) if mood else lab))
         out.paste(Image.fromarray((255*rgb).round().byte().permute(1, 2, 0).numpy()), (0, top))
     return out
 
@@ -98,12 +101,14 @@ def forward(self:Colorizer,
             photo, # path, PIL picture, numpy array; or a list of these, or a folder
             size:int=None, # working size; the model's own unless told
             progress:bool=True, # show a bar for lists and folders
-): # PIL picture of the photograph's own size (RGB, or RGBA where it had transparency), or a list of them; raises PhotoError
+            **mood, # of `Mood`: hue, warmth, saturation, vibrance, max_chroma
+): # PIL picture of the photograph's own size (RGB, or RGBA where it had transparency), or a list of them; raises PhotoError, and ValueError for an impossible mood
     "`photo` in colour"
+    changed = Mood.from_dict(mood)
     if isinstance(photo, (str, Path)) and Path(photo).is_dir(): photo = find_photos(photo)
-    if isinstance(photo, (list, tuple)): return [self(p, size) for p in (progress_bar(photo, leave=False) if progress else photo)]
+    if isinstance(photo, (list, tuple)): return [self(p, size, **mood) for p in (progress_bar(photo, leave=False) if progress else photo)]
     rgb, alpha = open_photo(photo, with_alpha=True)
-    colour = join_photo(rgb, self.predict_ab(rgb, size))
+    colour = join_photo(rgb, self.predict_ab(rgb, size), mood=changed)
     if alpha: colour.putalpha(alpha)
     return colour
 

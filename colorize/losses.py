@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LOSSES', 'GAN_LOSSES', 'huber_loss', 'l1_l2_loss', 'pixel_loss', 'ab_plane', 'expected_loss', 'best_answers',
-           'show_loss_plane', 'GANLoss', 'ideal_judge', 'FeatureLoss', 'colourfulness_loss', 'alpha_weights',
-           'lambda_weights', 'to_alpha', 'to_lambda']
+           'draw_loss_plane', 'show_loss_plane', 'GANLoss', 'ideal_judge', 'FeatureLoss', 'colourfulness_loss',
+           'alpha_weights', 'lambda_weights', 'to_alpha', 'to_lambda']
 
 # %% ../nbs/04_losses.ipynb #856d56be
 import copy, math
@@ -77,6 +77,23 @@ def best_answers(values:Tensor, # (n, n), from `expected_loss`
     return grid[values <= around + 1e-6*values.abs()]
 
 # %% ../nbs/04_losses.ipynb #37e87f77
+def draw_loss_plane(ax, # matplotlib axes
+                    values:Tensor, # (n, n), what every answer costs, from `expected_loss`
+                    colours, # (K, 2), the possible colours, CIELAB units
+                    probabilities, # (K,)
+                    grid:Tensor, # (n, n, 2), from `ab_plane`
+                    L:float=60., # lightness at which colours are shown, 0..100
+)->Tensor: # (m, 2), CIELAB units: the best answers
+    "Contours of a loss over the ab plane: rings for the possible colours, stars (or dots, where there are many) for the best answers"
+    _colour_plane(ax, grid[-1, -1].max().item(), L)
+    best, levels = best_answers(values, grid), values.quantile(torch.linspace(0, 1, 14)[1:-1]).unique()
+    ax.contour(*grid.permute(2, 0, 1).numpy(), values.numpy(), levels[levels > 1.001*values.min()].numpy(), colors="black", linewidths=.7, alpha=.6)
+    for (a, b), p in zip(torch.as_tensor(colours).tolist(), probabilities):
+        ax.plot(a, b, "o", mfc="none", mec="black", ms=13, mew=1.5)
+        ax.annotate(f"{p:.0%}", (a, b), (0, 10), textcoords="offset points", ha="center", fontsize=9)
+    ax.plot(*best.T, *("*",) if len(best) < 9 else (".",), color="white", mec="black", **dict(ms=14, mew=.8) if len(best) < 9 else dict(ms=2.2, mew=0))
+    return best
+
 def show_loss_plane(losses, # names in `LOSSES`, or a dict from titles to what `expected_loss` takes: a panel each
                     colours, # (K, 2), CIELAB units
                     probabilities, # (K,)
@@ -85,19 +102,12 @@ def show_loss_plane(losses, # names in `LOSSES`, or a dict from titles to what `
                     scale:LabScale=LabScale(), # the network's
                     height:float=3.6, # of a panel, in inches
 )->None: # draws with matplotlib
-    "The expected loss over the colours of the ab plane: rings for the possible colours, stars (or dots, where there are many) for the best answers"
+    "The expected loss over the colours of the ab plane, as `draw_loss_plane` draws it"
     import matplotlib.pyplot as plt
     losses, grid = losses if isinstance(losses, dict) else {name: name for name in losses}, ab_plane() if grid is None else grid
     _, axes = plt.subplots(1, len(losses), figsize=(height*len(losses), 1.08*height), dpi=75, squeeze=False, sharey=True, layout="constrained")
     for ax, (title, loss) in zip(axes[0], losses.items()):
-        _colour_plane(ax, grid[-1, -1].max().item(), L)
-        values = expected_loss(loss, colours, probabilities, grid, scale)
-        best, levels = best_answers(values, grid).numpy(), values.quantile(torch.linspace(0, 1, 14)[1:-1]).unique()
-        ax.contour(*grid.permute(2, 0, 1).numpy(), values.numpy(), levels[levels > 1.001*values.min()].numpy(), colors="black", linewidths=.7, alpha=.6)
-        for (a, b), p in zip(torch.as_tensor(colours).tolist(), probabilities):
-            ax.plot(a, b, "o", mfc="none", mec="black", ms=13, mew=1.5)
-            ax.annotate(f"{p:.0%}", (a, b), (0, 10), textcoords="offset points", ha="center", fontsize=9)
-        ax.plot(*best.T, *("*",) if len(best) < 9 else (".",), color="white", mec="black", **dict(ms=14, mew=.8) if len(best) < 9 else dict(ms=2.2, mew=0))
+        draw_loss_plane(ax, expected_loss(loss, colours, probabilities, grid, scale), colours, probabilities, grid, L)
         ax.set(title=title, xlabel="a")
     axes[0, 0].set_ylabel("b")
 

@@ -6,7 +6,7 @@
 __all__ = ['DECAYS', 'fast_dtype', 'Autocast', 'ResumableLearner', 'l1_learner', 'LossLog', 'preview', 'Previews',
            'TrainingDiverged', 'Checkpoint', 'load_checkpoint', 'AddedLoss', 'begin_run', 'run_callbacks', 'quiet',
            'dls_settings', 'model_config', 'StepDecay', 'decay_callbacks', 'pretrain', 'read_losses', 'plot_losses',
-           'show_previews']
+           'show_previews', 'stop_run']
 
 # %% ../nbs/07_pretraining.ipynb #1b619d0b
 import csv, math, os, tempfile, time
@@ -86,7 +86,7 @@ class LossLog(Callback):
 
     def before_fit(self):
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = open(self.path, "a+", newline="")
+        self.file, self.flushed = open(self.path, "a+", newline=""), 0.
         self.file.truncate(self.size)
         if not self.size: self._row("step", "epoch", "lr", *(c for name in self.names for c in (name, f"{name}_avg")), "valid_loss")
 
@@ -108,6 +108,7 @@ def after_batch(self:LossLog):
     averages = [mean/(1 - self.beta**self.count) for mean in self.means]
     pairs = [f"{x:.6f}" for pair in zip(losses, averages) for x in pair]
     self._row(self.train_iter, self.epoch, f"{self.opt.hypers[-1]['lr']:.3g}", *pairs, "")
+    if time.monotonic() - self.flushed > 1: self.file.flush(); self.flushed = time.monotonic()
 
 # %% ../nbs/07_pretraining.ipynb #9bbfcf30
 @patch
@@ -168,7 +169,7 @@ class TrainingDiverged(RuntimeError):
     "The loss is no longer a number"
 
 class Checkpoint(Callback):
-    "Keeps `checkpoint.pt` so that the run can be resumed, stops in time, and stops when the loss is no longer a number"
+    "Keeps `checkpoint.pt` so that the run can be resumed, stops in time or when asked to, and when the loss is no longer a number"
     order, run_valid = 80, False
     def __init__(self,
                  run:Path, # folder of the run
@@ -179,6 +180,7 @@ class Checkpoint(Callback):
     ):
         self.path, self.settings, self.minutes, self.max_minutes, self.state = Path(run)/"checkpoint.pt", settings, minutes, max_minutes, state
         self.last_step, self.finished = state and state["step"], False
+        self.stop = self.path.with_name("stop")
 
 # %% ../nbs/07_pretraining.ipynb #043deb37
 @patch
@@ -191,6 +193,7 @@ def after_create(self:Checkpoint):
 @patch
 def before_fit(self:Checkpoint):
     self.started = self.saved = time.monotonic()
+    self.stop.unlink(missing_ok=True)
     if not self.state: return
     self.model.load_state_dict(self.state["model"])
     self.opt.load_state_dict(self.state["opt"])
@@ -227,8 +230,9 @@ def save(self:Checkpoint):
 def after_batch(self:Checkpoint):
     now = time.monotonic()
     late = self.max_minutes is not None and now - self.started > 60*self.max_minutes
-    if late or now - self.saved > 60*self.minutes: self.save()
-    if late: raise CancelFitException
+    ends = late or self.stop.exists()
+    if ends or now - self.saved > 60*self.minutes: self.save()
+    if ends: raise CancelFitException
 
 # %% ../nbs/07_pretraining.ipynb #21387a13
 @patch
@@ -242,6 +246,7 @@ def after_loss(self:Checkpoint):
 def after_fit(self:Checkpoint):
     self.finished = self.train_iter >= len(self.dls.train)*self.n_epoch or self._stopped_early()
     if self.finished: self.path.unlink(missing_ok=True)
+    self.stop.unlink(missing_ok=True)
 
 @patch
 def _stopped_early(self:Checkpoint):
@@ -331,9 +336,10 @@ def quiet(learn:Learner, # about to be fitted
 
 # %% ../nbs/07_pretraining.ipynb #d461f4bd
 def dls_settings(dls:DataLoaders, # from `photo_dls`
-)->dict: # size, batch_size and photos
+)->dict: # size, batch_size and photos; and the mood, if there is one
     "What of the batches must be the same when a run is resumed"
-    return dict(size=dls.train.dataset.draw(0).shape[-1], batch_size=dls.train.bs, photos=len(dls.train_ds))
+    mood = getattr(dls.train.mood, "to_dict", dict)()
+    return dict(size=dls.train.dataset.draw(0).shape[-1], batch_size=dls.train.bs, photos=len(dls.train_ds), **({"mood": mood} if mood else {}))
 
 def model_config(dls:DataLoaders, # that it was trained with
                  arch:str, # a name in `GENERATORS`
@@ -434,3 +440,13 @@ def show_previews(run:Path|str, # folder of a run
     files = sorted((Path(run)/"previews").glob("step-*.png"))
     chosen = [files[round(i*(len(files) - 1)/(n - 1))] for i in range(n)] if len(files) > n else files
     show_images([Image.open(f) for f in chosen], titles=[f"after {int(f.stem[5:])} steps" for f in chosen], height=3.6)
+
+# %% ../nbs/07_pretraining.ipynb #45de306e
+def stop_run(run:Path|str, # folder of a run that is going on
+)->Path: # the file that says so; raises FileNotFoundError if nothing was begun there
+    "Ask a run to end after the step it is in; it can be resumed"
+    run = Path(run)
+    if not (run/"losses.csv").exists() and (run/"pretraining").exists(): run = run/"pretraining"
+    if not (run/"losses.csv").exists(): raise FileNotFoundError(f"{run}: there is no run here that could be stopped")
+    (run/"stop").touch()
+    return run/"stop"
