@@ -18,7 +18,7 @@ test: $(STAMP)
 	@echo "Running the notebooks …"
 	@PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2 --timing
 	@echo "Running the tests …"
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests
+	@PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests
 
 export: $(STAMP)
 	@$(BIN)/nbdev-export

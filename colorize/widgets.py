@@ -10,7 +10,7 @@ __all__ = ['MOOD_KNOBS', 'LIMIT', 'PIXELS', 'CELLS', 'LOSS_KNOBS', 'LINES', 'SAI
            'LossExplorer', 'sheet_of', 'loss_explorer', 'loss_chart', 'run_state', 'TrainingMonitor',
            'training_monitor']
 
-# %% ../nbs/13_widgets.ipynb #af30c031
+# %% ../nbs/13_widgets.ipynb #31adb286
 import asyncio, base64, functools, html, io, math, os, time, zipfile
 from pathlib import Path
 
@@ -24,13 +24,13 @@ from torch import nn
 
 from .colorizer import PRETRAINED, Colorizer, enlarge, join_photo, working_size
 from .generators import load_config
-from .lab import LabScale, chroma, hue, in_gamut, join_lab, lab_to_rgb, rgb_to_lab, split_lab, to_gamut
-from .losses import FeatureLoss, GANLoss, ab_plane, colourfulness_loss, draw_loss_plane, expected_loss, ideal_judge
+from .lab import LabScale, chroma, in_gamut, join_lab, lab_to_rgb, rgb_to_lab, split_lab, to_gamut
+from .losses import FeatureLoss, ab_plane, colourfulness_loss, draw_loss_plane, expected_loss, ideal_judge
 from .mood import MOOD_RANGES, Mood
 from .photos import PhotoError, open_photo, sample_photos
 from .pretraining import read_losses, stop_run
 
-# %% ../nbs/13_widgets.ipynb #56db3699
+# %% ../nbs/13_widgets.ipynb #9a695928
 def knob(label:str, # what stands beside it, with its unit
          meaning:str, # the tooltip
          value, # at the start
@@ -43,7 +43,7 @@ def knob(label:str, # what stands beside it, with its unit
 ):
     "A slider that says what it does"
     return kind(value=value, min=low, max=high, step=step, description=label, tooltip=meaning, readout_format=form,
-                style={"description_width": "13em"}, layout=W.Layout(width="31em", max_width="98%"), **kwargs)
+                style={"description_width": "9.5em"}, layout=W.Layout(width="26em", max_width="98%"), **kwargs)
 
 # %% ../nbs/13_widgets.ipynb #739d7893
 class Panel(W.VBox):
@@ -130,7 +130,7 @@ def check_size(name:str, # for the message
     if millions > max_megapixels:
         raise PhotoError(f"{name}: {millions:.0f} megapixels, and this page takes up to {max_megapixels:.0f}; the command colorize takes larger ones")
 
-# %% ../nbs/13_widgets.ipynb #73a3b3a6
+# %% ../nbs/13_widgets.ipynb #4e397525
 MOOD_KNOBS = dict(hue=("Hue (degrees)", "Turns every hue by this angle: 90 leads from red by way of yellow to green, 180 to the complementary colours", 1, ".0f"),
                   warmth=("Warmth", "The light of the scene, from blue sky (-1) over daylight (0) to evening sun (1); lightness stays", .05, ".2f"),
                   saturation=("Saturation (times)", "Factor of all colours: 0 is grey, 1 as they are, 2 twice as vivid", .05, ".2f"),
@@ -142,15 +142,15 @@ class MoodExplorer(Panel):
         self.colorizer, self.view, self.max_megapixels, self.sources, self.lab = colorizer, view, max_megapixels, {}, None
         self.upload = W.FileUpload(accept="image/*", multiple=True, icon="", description="Open photographs", layout=W.Layout(width="auto"),
                                    tooltip="Photographs from your disk; they stay on this machine")
-        self.chosen = W.Dropdown(description="Photograph", tooltip="Which of the opened photographs is shown", style={"description_width": "13em"}, layout=W.Layout(width="31em", max_width="98%"))
+        self.chosen = W.Dropdown(description="Photograph", tooltip="Which of the opened photographs is shown", style={"description_width": "9.5em"}, layout=W.Layout(width="26em", max_width="98%"))
         self.sliders = {name: knob(label, meaning, float(name == "saturation"), *MOOD_RANGES[name], step, form) for name, (label, meaning, step, form) in MOOD_KNOBS.items()}
         self.size = knob("Working size (px)", "How large the network sees the photograph: smaller ones give calmer, larger ones more detailed colours", 256, 64, 512, 32, "d", W.IntSlider, continuous_update=False)
         self.divider = knob("Divider (% grey)", "Where the grey photograph ends and the coloured one begins", 50, 0, 100, 1, "d", W.IntSlider)
         self.reset = W.Button(description="Reset", tooltip="All sliders back to where nothing is changed", layout=W.Layout(width="auto"))
         self.full = W.Button(description="Make full size", button_style="primary", tooltip="The photograph in its own size, ready to be saved", layout=W.Layout(width="auto"))
         self.every = W.Button(description="Make all (ZIP)", tooltip="All opened photographs with these sliders, in one file", layout=W.Layout(width="auto"))
-        self.model = W.Text(description="Model", placeholder="folder of a trained model, then Enter", continuous_update=False, style={"description_width": "13em"},
-                            tooltip="The folder of a run of colorize-train", layout=W.Layout(width="31em", max_width="98%", display="none"))
+        self.model = W.Text(description="Model", placeholder="folder of a trained model, then Enter", continuous_update=False, style={"description_width": "9.5em"},
+                            tooltip="The folder of a run of colorize-train", layout=W.Layout(width="26em", max_width="98%", display="none"))
         self.image, self.caption, self.link = picture_box(), W.HTML(), W.HTML()
         super().__init__()
         knobs = W.VBox([self.upload, self.chosen, *self.sliders.values(), self.size, self.divider, W.HBox([self.reset, self.full, self.every]), self.link, self.model])
@@ -199,16 +199,21 @@ def _uploaded(self:MoodExplorer, change):
     if self.samples: self.sources, self.samples = {}, False
     self._offer({file["name"]: bytes(file["content"]) for file in change["new"]})
 
-# %% ../nbs/13_widgets.ipynb #464fc5cb
+# %% ../nbs/13_widgets.ipynb #64b0b5ca
+@patch
+def _open(self:MoodExplorer, name):
+    "A photograph of the list and its transparency; errors name it"
+    check_size(name, self.sources[name], self.max_megapixels)
+    try: return open_photo(self.sources[name], with_alpha=True)
+    except PhotoError as error: raise PhotoError(str(error) if name in str(error) else f"{name}: {error}") from error
+
 @patch
 @told
 def _load(self:MoodExplorer, change=None):
     if self.own or not self.chosen.value: return
-    name, source = self.chosen.value, self.sources[self.chosen.value]
+    name = self.chosen.value
     self.link.value, self.lab, self.image.value, self.caption.value = "", None, b"", ""
-    check_size(name, source, self.max_megapixels)
-    try: self.rgb, self.alpha = open_photo(source, with_alpha=True)
-    except PhotoError as error: raise PhotoError(str(error) if name in str(error) else f"{name}: {error}") from error
+    self.rgb, self.alpha = self._open(name)
     seen = np.array(self.rgb.resize(view_size(*self.rgb.size, self.view), Image.Resampling.BICUBIC, reducing_gap=3.))
     self.L, _ = split_lab(rgb_to_lab(torch.from_numpy(seen).permute(2, 0, 1)))
     self.grey = to_picture(lab_to_rgb(join_lab(self.L, self.L.new_zeros(2, *self.L.shape[1:]))))
@@ -290,39 +295,35 @@ def picture_file(picture:Image.Image, # RGB or RGBA
         picture.save(file, **dict(format="JPEG", quality=95) if jpeg else dict(format="PNG"))
         return file.getvalue(), f"{Path(name).stem}-color.{'jpg' if jpeg else 'png'}", f"image/{'jpeg' if jpeg else 'png'}"
 
-# %% ../nbs/13_widgets.ipynb #3f6b7a71
+# %% ../nbs/13_widgets.ipynb #2a7ccd67
 @patch
-def result(self:MoodExplorer)->Image.Image: # RGB, or RGBA where the photograph had transparency
-    "The photograph in full size with the colours as the sliders are"
-    picture = join_photo(self.rgb, self.ab, mood=self.mood)
-    if self.alpha: picture.putalpha(self.alpha)
-    return picture
+def _file(self:MoodExplorer, name, rgb, alpha, ab):
+    "The photograph in full size, with the colours as the sliders are, as a file"
+    picture = join_photo(rgb, ab, mood=self.mood)
+    if alpha: picture.putalpha(alpha)
+    return picture_file(picture, name)
 
 @patch
 @told
 def _make_full(self:MoodExplorer, button):
     if self.lab is None: raise ValueError("there is no coloured photograph yet")
     self.tell(f"Making {self.rgb.width} × {self.rgb.height} px …")
-    data, name, kind = picture_file(self.result(), self.chosen.value)
+    data, name, kind = self._file(self.chosen.value, self.rgb, self.alpha, self.ab)
     self.link.value = save_link(data, name, kind, f"Save {name} ({self.rgb.width} × {self.rgb.height} px, {len(data)/1e6:.1f} MB)")
     self.tell("")
 
-# %% ../nbs/13_widgets.ipynb #b035a81f
+# %% ../nbs/13_widgets.ipynb #b65fe098
 @patch
 @told
 def _make_all(self:MoodExplorer, button):
     self._need_model()
     failed, archive = [], io.BytesIO()
     with zipfile.ZipFile(archive, "w") as files:
-        for i, (name, source) in enumerate(self.sources.items()):
+        for i, name in enumerate(self.sources):
             self.tell(f"{i + 1} of {len(self.sources)}: {name} …")
-            try:
-                check_size(name, source, self.max_megapixels)
-                rgb, alpha = open_photo(source, with_alpha=True)
-            except PhotoError as error: failed.append(str(error) if name in str(error) else f"{name}: {error}"); continue
-            picture = join_photo(rgb, self.colorizer.predict_ab(rgb, self.size.value), mood=self.mood)
-            if alpha: picture.putalpha(alpha)
-            data, saved, _ = picture_file(picture, name)
+            try: rgb, alpha = self._open(name)
+            except PhotoError as error: failed.append(str(error)); continue
+            data, saved, _ = self._file(name, rgb, alpha, self.colorizer.predict_ab(rgb, self.size.value))
             files.writestr(f"{name}-color{Path(saved).suffix}" if saved in files.namelist() else saved, data)
     done = len(self.sources) - len(failed)
     self.link.value = save_link(archive.getvalue(), "colorized.zip", "application/zip", f"Save colorized.zip ({done} photographs, {len(archive.getvalue())/1e6:.1f} MB)")
@@ -385,11 +386,11 @@ def swatch(L, a, b):
     code = "#{:02x}{:02x}{:02x}".format(*rgb)
     return f'<div style="display:flex;gap:12px;align-items:center"><div style="width:96px;height:64px;border:1px solid #555;background:{code}"></div><div style="line-height:1.4">{words}<br>{code}, rgb{rgb}</div></div>'
 
-# %% ../nbs/13_widgets.ipynb #1a5ea203
+# %% ../nbs/13_widgets.ipynb #a225f8b9
 class ABPicker(Panel):
     "The plane of colours, to be clicked; see `ab_picker`"
     def __init__(self, L=60., a=20., b=30.):
-        self.L = knob("Lightness L (0 to 100)", "Which slice of the colours is shown: black is 0, white 100", L, 0, 100, 1, ".0f")
+        self.L = knob("Lightness (0…100)", "Which slice of the colours is shown: black is 0, white 100", L, 0, 100, 1, ".0f")
         self.a = knob("a: green to red", "CIELAB's first colour axis: green below 0, red above", a, -LIMIT, LIMIT, 1, ".0f")
         self.b = knob("b: blue to yellow", "CIELAB's second colour axis: blue below 0, yellow above", b, -LIMIT, LIMIT, 1, ".0f")
         self.plane, self.patch = W.Image(format="png", layout=W.Layout(width=f"{PIXELS}px", height=f"{PIXELS}px", margin="0", grid_area="1 / 1")), W.HTML()
@@ -449,11 +450,11 @@ def most_chroma(L:float, # 0..100
     "The most vivid colour of sRGB with this lightness and hue"
     return colour_of(L, 200*math.cos(math.radians(turn)), 200*math.sin(math.radians(turn)))[1]
 
-# %% ../nbs/13_widgets.ipynb #eabab30e
+# %% ../nbs/13_widgets.ipynb #a6daf4a0
 class GamutView(Panel):
     "Two slices of what sRGB can show; see `gamut_view`"
     def __init__(self, L=60., turn=40.):
-        self.L = knob("Lightness L (0 to 100)", "The slice on the left; the line across the slice on the right", L, 0, 100, 1, ".0f")
+        self.L = knob("Lightness (0…100)", "The slice on the left; the line across the slice on the right", L, 0, 100, 1, ".0f")
         self.turn = knob("Hue (degrees)", "The ray on the left; the slice on the right: red about 40, yellow 100, green 135, blue 305", turn, 0, 360, 5, ".0f")
         self.left, self.right = (W.Image(format="png", layout=W.Layout(width=f"{PIXELS}px", height=f"{PIXELS}px")) for _ in range(2))
         self.words = W.HTML()
@@ -506,7 +507,7 @@ def feature_costs(net:FeatureLoss, # whose eyes are used
     costs = (costs[:, :grey]/costs[:, grey].mean()).view(len(colours), 1, *grid[::3, ::3].shape[:2])
     return F.interpolate(costs, size=grid.shape[:2], mode="bilinear", align_corners=True)[:, 0]
 
-# %% ../nbs/13_widgets.ipynb #dd833368
+# %% ../nbs/13_widgets.ipynb #7e3845da
 LOSS_KNOBS = dict(l1=("L1", "Weight of the absolute error: flat between the colours, ends at the likelier one", 1., 2., .05),
                   l2=("L2", "Weight of the squared error: its minimum is the mean of the colours, which is dull", 0., 5., .1),
                   adversarial=("Adversarial", "Weight of what the best possible discriminator says: each true colour is a valley of its own", 0., .2, .005),
@@ -517,13 +518,13 @@ class LossExplorer(Panel):
     "Sliders for the weights of losses; see `loss_explorer`"
     def __init__(self, colours=((56., 40.), (-28., -8.)), L=60., features=None, models=None, photos=None):
         self.colours, self.light, self.grid = torch.tensor(colours), L, ab_plane()
-        self.sliders = {name: knob(f"{label} (weight)", meaning, value, 0., high, step, ".3f") for name, (label, meaning, value, high, step) in LOSS_KNOBS.items()}
+        self.sliders = {name: knob(label, meaning, value, 0., high, step, ".3f") for name, (label, meaning, value, high, step) in LOSS_KNOBS.items()}
         self.first = knob("First colour (share)", "How probable the first of the two colours is", .6, .05, .95, .05)
         self.one = {name: self._alone(loss) for name, loss in (("l1", "mae"), ("l2", "mse"), ("colourfulness", lambda p, t: colourfulness_loss(p.view(1, 2, 1, 1))))}
         self.one["feature"] = feature_costs(features or random_features(), self.colours, self.grid, L)
         self.chart, self.words = picture_box(), W.HTML()
         super().__init__()
-        pixel = side_by(W.VBox([self.chart, self.words]), W.VBox([*self.sliders.values(), self.first]))
+        pixel = side_by(W.VBox([self.chart, self.words]), W.VBox([W.HTML("Weights of the losses; 0 leaves one out:"), *self.sliders.values(), self.first]))
         self.children = [W.Tab([pixel, self._trained(models, photos)], titles=["One pixel", "Trained networks"]), self.message]
         for slider in (*self.sliders.values(), self.first): slider.observe(self._show, "value")
         self._show()
@@ -572,13 +573,13 @@ def _square(i, rgb):
     from matplotlib.patches import Rectangle
     return Rectangle((.05, 2.2 - 1.25*i), .9, .8, facecolor=[c/255 for c in rgb], edgecolor="black")
 
-# %% ../nbs/13_widgets.ipynb #b4978c69
+# %% ../nbs/13_widgets.ipynb #7036ffd4
 @patch
 def _trained(self:LossExplorer, models, photos):
     self.models = {float(folder.name): folder for folder in Path(models or PRETRAINED/"alpha").glob("[0-9]*") if (folder/"config.json").exists()}
     self.made, self.photos = {}, [open_photo(p) for p in photos or _some_samples()]
     self.alpha = W.SelectionSlider(options=[(f"{a:g}", a) for a in sorted(self.models)] or [("none", "")], description="α (0 to 1)", continuous_update=True,
-                                   tooltip="The weight of the discriminator, beside (1 - α) for L1: 0 is L1 alone", style={"description_width": "12em"}, layout=W.Layout(width="32em", max_width="98%"))
+                                   tooltip="The weight of the discriminator, beside (1 - α) for L1: 0 is L1 alone", style={"description_width": "9.5em"}, layout=W.Layout(width="26em", max_width="98%"))
     self.sheet, self.said = picture_box(), W.HTML()
     self.alpha.observe(self._show_trained, "value")
     self._show_trained()
@@ -668,7 +669,7 @@ def run_state(run:Path|str, # folder of a run
         return ("finished" if load_config(run)["training"].get("finished") else "stopped"), run
     return ("silent" if time.time() - age > silent else "running"), run
 
-# %% ../nbs/13_widgets.ipynb #6140c495
+# %% ../nbs/13_widgets.ipynb #ac087017
 SAID = {"waiting": "There is no run here yet; waiting for it.", "running": "Running: {step:,} steps, {loss} {value:.4f}, last one {age:.0f} s ago.", "stopping": "Asked to stop after its step …",
         "stopped": "Stopped after {step:,} steps. It can be resumed: the same command with --resume, or resume=True.", "finished": "Finished after {step:,} steps.",
         "silent": "No step for {age:.0f} s, after {step:,}: the process has ended, or is busy with something else."}
@@ -680,7 +681,7 @@ class TrainingMonitor(Panel):
         self.chart, self.preview = picture_box(), picture_box()
         self.status, self.caption = W.HTML(), W.HTML()
         self.when = W.SelectionSlider(options=[("none yet", "")], description="Preview (step)", tooltip="The same photographs earlier in the run", continuous_update=True,
-                                      style={"description_width": "8em"}, layout=W.Layout(width="31em", max_width="98%"))
+                                      style={"description_width": "9.5em"}, layout=W.Layout(width="26em", max_width="98%"))
         self.stop = W.Button(description="Stop the training", button_style="warning", disabled=True, tooltip="Ends the run after the step it is in; it can be resumed", layout=W.Layout(width="auto"))
         super().__init__()
         side = W.VBox([self.preview, self.when], layout=W.Layout(max_width="420px"))

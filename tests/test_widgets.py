@@ -5,7 +5,6 @@ import os
 import re
 import time
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from PIL import Image
 from skimage.color import lab2rgb
 
 from colorize import widgets
-from colorize.lab import join_lab, lab_to_rgb, to_gamut
+from colorize.lab import lab_to_rgb, to_gamut
 from colorize.losses import GANLoss, expected_loss, ideal_judge
 from colorize.mood import Mood
 from colorize.pretraining import stop_run
