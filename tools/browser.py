@@ -1,4 +1,5 @@
 """Notebooks as pages in a real browser: Voilà on loopback, Debian's chromium. For the tests and for the pictures of chapter 13."""
+import base64
 import io
 import os
 import re
@@ -100,13 +101,15 @@ def press(page, label, key, times=1):
 def pixels(page, place=0):
     "What the image widget at this place on the page shows: uint8, (H, W, 3)"
     data = page.evaluate("""async place => {
-        const image = document.querySelectorAll('img.widget-image')[place];
-        await image.decode();
-        const canvas = Object.assign(document.createElement('canvas'), {width: image.naturalWidth, height: image.naturalHeight});
-        canvas.getContext('2d').drawImage(image, 0, 0);
+        const image = () => document.querySelectorAll('img.widget-image')[place];
+        for (let tries = 0; ; tries++) {
+            try { await image().decode(); break; }
+            catch (error) { if (tries > 100) throw error; await new Promise(done => setTimeout(done, 100)); }  // between two pictures there is none
+        }
+        const canvas = Object.assign(document.createElement('canvas'), {width: image().naturalWidth, height: image().naturalHeight});
+        canvas.getContext('2d').drawImage(image(), 0, 0);
         return canvas.toDataURL('image/png').split(',')[1];
     }""", place)
-    import base64
     return np.array(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
 
 
