@@ -139,7 +139,7 @@ MOOD_KNOBS = dict(hue=("Hue (degrees)", "Turns every hue by this angle: 90 leads
 class MoodExplorer(Panel):
     "A photograph with sliders for its colours; see `mood_explorer`"
     def __init__(self, photo=None, colorizer=None, view=512, max_megapixels=40.):
-        self.colorizer, self.view, self.max_megapixels, self.sources, self.lab = colorizer, view, max_megapixels, {}, None
+        self.colorizer, self.view, self.max_megapixels, self.sources, self.rgb, self.lab = colorizer, view, max_megapixels, {}, None, None
         self.upload = W.FileUpload(accept="image/*", multiple=True, icon="", description="Open photographs", layout=W.Layout(width="auto"),
                                    tooltip="Photographs from your disk; they stay on this machine")
         self.chosen = W.Dropdown(description="Photograph", tooltip="Which of the opened photographs is shown", style={"description_width": "9.5em"}, layout=W.Layout(width="26em", max_width="98%"))
@@ -212,7 +212,7 @@ def _open(self:MoodExplorer, name):
 def _load(self:MoodExplorer, change=None):
     if self.own or not self.chosen.value: return
     name = self.chosen.value
-    self.link.value, self.lab, self.image.value, self.caption.value = "", None, b"", ""
+    self.link.value, self.rgb, self.lab, self.image.value, self.caption.value = "", None, None, b"", ""
     self.rgb, self.alpha = self._open(name)
     seen = np.array(self.rgb.resize(view_size(*self.rgb.size, self.view), Image.Resampling.BICUBIC, reducing_gap=3.))
     self.L, _ = split_lab(rgb_to_lab(torch.from_numpy(seen).permute(2, 0, 1)))
@@ -224,7 +224,7 @@ def _load(self:MoodExplorer, change=None):
 @patch
 @told
 def _paint(self:MoodExplorer, change=None):
-    if self.own or not self.chosen.value: return
+    if self.own or self.rgb is None: return
     self._need_model()
     self.tell("Colouring …")
     self.ab = self.colorizer.predict_ab(self.rgb, self.size.value)
@@ -326,7 +326,7 @@ def _make_all(self:MoodExplorer, button):
             data, saved, _ = self._file(name, rgb, alpha, self.colorizer.predict_ab(rgb, self.size.value))
             files.writestr(f"{name}-color{Path(saved).suffix}" if saved in files.namelist() else saved, data)
     done = len(self.sources) - len(failed)
-    self.link.value = save_link(archive.getvalue(), "colorized.zip", "application/zip", f"Save colorized.zip ({done} photographs, {len(archive.getvalue())/1e6:.1f} MB)")
+    if done: self.link.value = save_link(archive.getvalue(), "colorized.zip", "application/zip", f"Save colorized.zip ({done} photographs, {len(archive.getvalue())/1e6:.1f} MB)")
     self.tell("; ".join(failed), wrong=bool(failed))
 
 # %% ../nbs/13_widgets.ipynb #83543404

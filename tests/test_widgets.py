@@ -1,5 +1,6 @@
 """What the widgets compute and say, without a browser; the browser's part is in test_browser.py."""
 import base64
+import html
 import io
 import os
 import re
@@ -115,8 +116,12 @@ def test_a_file_that_is_no_picture_is_named_and_escaped_and_the_next_one_works(u
     explorer._uploaded({"new": [{"name": "evil<i>.png", "content": data}]})
     assert "evil&lt;i&gt;.png: " in explorer.message.value and "<i>" not in explorer.message.value
     assert explorer.image.value == b"" and explorer.lab is None
+    explorer.size.value, explorer.sliders["hue"].value = 128, 20
+    assert explorer.image.value == b"", "the photograph before it, under the name of the broken one"
     explorer.full.click()
     assert "there is no coloured photograph yet" in said(explorer)
+    explorer.every.click()
+    assert explorer.link.value == "" and "evil<i>.png: " in html.unescape(said(explorer))
     give(explorer, good_png=uploaded)
     assert explorer.message.value == "" and explorer.chosen.value == "good.png"
 
