@@ -113,7 +113,7 @@ def test_a_run_ends_with_the_process_that_began_it(tmp_path):
     wait_for(lambda: (tmp_path/"losses.csv").exists(), parent)
     assert running(tmp_path)
     parent.kill()
-    wait_for(lambda: not running(tmp_path), seconds=20)
+    wait_for(lambda: not running(tmp_path), seconds=120)
 
 
 def test_one_that_fails_does_not_stop_the_others(tmp_path):
