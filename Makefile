@@ -15,10 +15,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(BIN)/python tools/check_export.py
-	@echo "Running the notebooks …"
-	@PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2 --timing
-	@echo "Running the tests …"
-	@PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests
+	@set -e; export PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 TMPDIR="$$(mktemp -d)"; trap 'rm -rf "$$TMPDIR"' EXIT; \
+	echo "Running the notebooks …"; nbdev-test --n-workers 2 --timing; \
+	echo "Running the tests …"; python -m pytest -n 2 --dist loadfile tests
 
 export: $(STAMP)
 	@$(BIN)/nbdev-export
