@@ -27,11 +27,11 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from .batches import written
+from .batches import taken, written
 from .discriminators import create_discriminator
 from .generators import load_config, load_generator, save_generator
 from .losses import GANLoss
-from .pretraining import begin_run, decay_callbacks, dls_settings, fast_dtype, l1_learner, model_config, pretrain, quiet, run_callbacks
+from .pretraining import BUSY, begin_run, decay_callbacks, dls_settings, fast_dtype, l1_learner, model_config, pretrain, quiet, run_callbacks
 
 # %% ../nbs/08_adversarial.ipynb #ea8ed207
 @torch.no_grad()
@@ -267,15 +267,12 @@ def save_fakes(dls:DataLoaders, # from `photo_dls`
                epochs:int=1, # crops of each training photograph
 )->Path: # the file
     "What the generator makes of the training photographs, for the discriminator to learn from"
-    size, net, n = dls_settings(dls)["size"], net.to(dls.device).eval(), 0
-    with written(Path(file)) as path:
-        fakes = np.lib.format.open_memmap(path, "w+", np.float16, (epochs*len(dls.train)*dls.train.bs, 5, size, size))
+    size, net = dls_settings(dls)["size"], net.to(dls.device).eval()
+    with written(Path(file)) as path, open(path, "wb") as out:
+        np.lib.format.write_array_header_1_0(out, dict(descr="<f2", fortran_order=False, shape=(epochs*len(dls.train)*dls.train.bs, 5, size, size)))
         for epoch in range(epochs):
             dls.train.start_at(epoch)
-            for L, ab in dls.train:
-                fakes[n:n + len(L)] = torch.cat([L, ab, net(L)], 1).half().cpu().numpy()
-                n += len(L)
-        fakes.flush()
+            for L, ab in dls.train: out.write(torch.cat([L, ab, net(L)], 1).half().cpu().numpy().astype("<f2").tobytes())
     dls.train.start_at(0)
     return Path(file)
 
@@ -358,27 +355,31 @@ def train_gan(dls:DataLoaders, # from `photo_dls`
               precise:bool=False, # float32 throughout
               progress:bool=True, # show bars and a table
               **kwargs
-)->Learner: # with the chosen weights in it; raises FileExistsError, ValueError, TrainingDiverged, MixedGradients
+)->Learner: # with the chosen weights in it; raises FileExistsError, Taken, ValueError, NotWritten, TrainingDiverged, MixedGradients, Interrupted
     "Train a generator against a discriminator, and choose the best that it was on the way"
     run, d_args, d_lr = Path(run), d_args or {}, lr if d_lr is None else d_lr
     settings = dict(epochs=epochs, lr=lr, d_lr=d_lr, l1_weight=l1_weight, gan_weight=gan_weight, gan_loss=gan_loss, label_smoothing=label_smoothing,
                     d_every=d_every, d_epochs=d_epochs, discriminator=discriminator, d_args=d_args, betas=list(betas), ema=ema, decay=decay,
                     decay_epochs=decay_epochs, choose_every=choose_every, tolerance=tolerance, loss=loss, seed=seed, **dls_settings(dls),
                     **(dict(minimax=True) if minimax else {}))
-    state = begin_run(run, settings, resume)
-    if net is None: net, config = load_generator(start)
-    else: config = dict(arch=arch, arch_args=arch_args or {})
-    torch.manual_seed(seed)
-    critic = create_discriminator(discriminator, size=settings["size"], **d_args)
-    if d_epochs and not state: _prepare(dls, run, net, critic, GANLoss(gan_loss, label_smoothing, minimax), d_epochs, d_lr, progress, seed)
-    choice = Choice(run, choose_every, tolerance)
-    cbs = [Watch(), choice, *([EMA(ema)] if ema else []), *decay_callbacks(decay, lr, decay_epochs), 
-           *run_callbacks(run, settings, state, names=GAN_NAMES, **kwargs)]
-    learn = gan_learner(dls, net, critic, gan_loss, label_smoothing, minimax, loss, betas, precise, cbs, l1_weight=l1_weight, gan_weight=gan_weight,
-                        lr_ratio=d_lr/lr, every=d_every)
-    with quiet(learn, not progress): learn.fit(epochs, lr)
-    net.load_state_dict(choice.best)
-    if save: _save(learn, run, config, settings)
+    with taken(run, what=BUSY):
+        state = begin_run(run, settings, resume)
+        if net is None: net, config = load_generator(start)
+        else: config = dict(arch=arch, arch_args=arch_args or {})
+        torch.manual_seed(seed)
+        critic = create_discriminator(discriminator, size=settings["size"], **d_args)
+        if d_epochs and not state: _prepare(dls, run, net, critic, GANLoss(gan_loss, label_smoothing, minimax), d_epochs, d_lr, progress, seed)
+        choice = Choice(run, choose_every, tolerance)
+        cbs = [Watch(), choice, *([EMA(ema)] if ema else []), *decay_callbacks(decay, lr, decay_epochs), 
+               *run_callbacks(run, settings, state, names=GAN_NAMES, **kwargs)]
+        learn = gan_learner(dls, net, critic, gan_loss, label_smoothing, minimax, loss, betas, precise, cbs, l1_weight=l1_weight, gan_weight=gan_weight,
+                            lr_ratio=d_lr/lr, every=d_every)
+        learn.checkpoint.keep = save
+        with quiet(learn, not progress): learn.fit(epochs, lr)
+        net.load_state_dict(choice.best)
+        if save: _save(learn, run, config, settings)
+        learn.checkpoint.done()
+    learn.checkpoint.report()
     return learn
 
 # %% ../nbs/08_adversarial.ipynb #e2b42898

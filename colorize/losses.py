@@ -199,10 +199,15 @@ def undecided(self:GANLoss)->float:
 # %% ../nbs/04_losses.ipynb #21967e0a
 def _vgg19():
     from torchvision.models import VGG19_Weights, vgg19
-    try: return vgg19(weights=VGG19_Weights.IMAGENET1K_V1).features
+    try: state = VGG19_Weights.IMAGENET1K_V1.get_state_dict(check_hash=True, weights_only=True)
     except (URLError, OSError) as error:
         raise RuntimeError(f"the ImageNet weights of VGG19 could not be downloaded ({error}). Where there is no network, give FeatureLoss another network as "
                            "`features`.") from error
+    except Exception as error:
+        raise RuntimeError(f"the downloaded weights of VGG19 are damaged ({str(error).splitlines()[0][:160]}); remove {torch.hub.get_dir()}/checkpoints/vgg19* and try again") from error
+    net = vgg19(init_weights=False)
+    net.load_state_dict(state)
+    return net.features
 
 # %% ../nbs/04_losses.ipynb #9f7269ca
 class FeatureLoss(nn.Module):
