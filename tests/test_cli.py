@@ -1,7 +1,12 @@
 """The two commands as a user types them."""
 import hashlib
+import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -33,7 +38,7 @@ def test_a_folder_with_a_broken_file(model, photos, tmp_path):
     assert result.returncode == 1
     assert "torn.png" in result.stderr and "Traceback" not in result.stderr
     assert result.stdout.strip().splitlines()[-1].startswith("3 of 4 colorized")
-    assert sorted(str(f.relative_to(tmp_path/"out")) for f in (tmp_path/"out").rglob("*.*")) == ["b-color.png", "c-color.webp", "deep/a-color.jpg"]
+    assert sorted(str(f.relative_to(tmp_path/"out")) for f in (tmp_path/"out").rglob("*.*")) == ["b-color.png", "c-color.webp", "colorize.csv", "deep/a-color.jpg"]
     assert digest(photos) == before
 
 
@@ -87,7 +92,6 @@ def test_mistakes_of_colorize_train_get_a_sentence(tmp_path, args, sentence):
 
 def test_the_nine_arguments_of_training(tmp_path, photos):
     from colorize.photos import sample_photos
-    import shutil
     (tmp_path/"colour").mkdir()
     for file in sample_photos("valid")[:10]: shutil.copy(file, tmp_path/"colour")
     result = run("colorize-train", tmp_path/"colour", "--split", "7:3", "--epochs", 2, "--save-images", "true", "--lr", 5e-4, "--weight-decay", 0.1,
@@ -104,7 +108,6 @@ def test_the_nine_arguments_of_training(tmp_path, photos):
 
 def test_nothing_is_saved_that_was_not_asked_for(tmp_path):
     from colorize.photos import sample_photos
-    import shutil
     (tmp_path/"colour").mkdir()
     for file in sample_photos("valid")[:6]: shutil.copy(file, tmp_path/"colour")
     result = run("colorize-train", tmp_path/"colour", "--epochs", 1, "--save-images", "false", "--save-model", "false", "--batch-size", 4, "--size", 32, cwd=tmp_path)
@@ -112,9 +115,26 @@ def test_nothing_is_saved_that_was_not_asked_for(tmp_path):
     assert [f.name for f in (tmp_path/"runs"/"colorizer").iterdir()] == ["losses.csv"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs signals")
+@pytest.mark.parametrize("number, name", [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
+def test_a_training_that_is_told_to_end_says_so_and_goes_on(tmp_path, number, name):
+    from colorize.photos import sample_photos
+    (tmp_path/"colour").mkdir()
+    for file in sample_photos("valid")[:6]: shutil.copy(file, tmp_path/"colour")
+    command, losses = ["colorize-train", "colour", "--epochs", "500", "--batch-size", "4", "--size", "32"], tmp_path/"runs"/"colorizer"/"losses.csv"
+    process = subprocess.Popen([str(Path(sys.executable).with_name(command[0])), *command[1:]], cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    deadline = time.time() + 120
+    while not (losses.exists() and losses.read_text().count("\n") > 3) and process.poll() is None and time.time() < deadline: time.sleep(.1)
+    process.send_signal(number)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 128 + number and "Traceback" not in said, said
+    assert re.search(rf"runs/colorizer: ended by {name} after step \d+; its checkpoint is written, and it can be resumed\n", said)
+    again = run(*command, "--resume", "--max-minutes", 0, cwd=tmp_path)
+    assert again.returncode == 0 and "--resume goes on" in again.stdout, again.stderr
+
+
 def test_the_game_against_a_discriminator(tmp_path, photos):
     import json
-    import shutil
     from colorize.photos import sample_photos
     (tmp_path/"colour").mkdir()
     for file in sample_photos("valid")[:8]: shutil.copy(file, tmp_path/"colour")
@@ -142,7 +162,6 @@ def test_a_game_that_cannot_be_played_is_refused_before_the_pretraining(tmp_path
 
 
 def test_evaluating_a_folder(model, tmp_path):
-    import shutil
     import pandas as pd
     from colorize.photos import sample_photos
     (tmp_path/"colour").mkdir()
@@ -170,7 +189,6 @@ def test_mistakes_of_colorize_evaluate_get_a_sentence(model, tmp_path, args, sen
 
 
 def test_without_a_second_model_none_is_evaluated(tmp_path, monkeypatch, capsys):
-    import shutil
     import torch
     from colorize.cli import colorize_evaluate
     from colorize.colorizer import Colorizer
