@@ -11,7 +11,7 @@ __all__ = ['MOOD_KNOBS', 'LIMIT', 'PIXELS', 'CELLS', 'LOSS_KNOBS', 'LINES', 'SAI
            'training_monitor']
 
 # %% ../nbs/13_widgets.ipynb #31adb286
-import asyncio, base64, functools, html, io, math, os, time, zipfile
+import asyncio, base64, functools, html, io, math, os, tempfile, time, zipfile
 from pathlib import Path
 
 import ipywidgets as W
@@ -22,12 +22,12 @@ from fastcore.basics import patch
 from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
-from .colorizer import PRETRAINED, Colorizer, enlarge, join_photo, working_size
+from .colorizer import PRETRAINED, Colorizer, enlarge, join_photo, save_picture, working_size
 from .generators import load_config
 from .lab import LabScale, chroma, in_gamut, join_lab, lab_to_rgb, rgb_to_lab, split_lab, to_gamut
 from .losses import FeatureLoss, ab_plane, colourfulness_loss, draw_loss_plane, expected_loss, ideal_judge
 from .mood import MOOD_RANGES, Mood
-from .photos import PhotoError, open_photo, sample_photos
+from .photos import PhotoError, open_photo, photo_size, read_photo, sample_photos
 from .pretraining import read_losses, stop_run
 
 # %% ../nbs/13_widgets.ipynb #9a695928
@@ -123,10 +123,8 @@ def check_size(name:str, # for the message
                max_megapixels:float, # more are refused
 ): # raises PhotoError
     "Refuse what is too large for a page"
-    try:
-        picture = source if isinstance(source, Image.Image) else Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-        millions = picture.width*picture.height/1e6
-    except Exception: return
+    try: millions = math.prod(photo_size(source))/1e6
+    except PhotoError: return
     if millions > max_megapixels:
         raise PhotoError(f"{name}: {millions:.0f} megapixels, and this page takes up to {max_megapixels:.0f}; the command colorize takes larger ones")
 
@@ -139,7 +137,7 @@ MOOD_KNOBS = dict(hue=("Hue (degrees)", "Turns every hue by this angle: 90 leads
 class MoodExplorer(Panel):
     "A photograph with sliders for its colours; see `mood_explorer`"
     def __init__(self, photo=None, colorizer=None, view=512, max_megapixels=40.):
-        self.colorizer, self.view, self.max_megapixels, self.sources, self.rgb, self.lab = colorizer, view, max_megapixels, {}, None, None
+        self.colorizer, self.view, self.max_megapixels, self.sources, self.photo, self.lab = colorizer, view, max_megapixels, {}, None, None
         self.upload = W.FileUpload(accept="image/*", multiple=True, icon="", description="Open photographs", layout=W.Layout(width="auto"),
                                    tooltip="Photographs from your disk; they stay on this machine")
         self.chosen = W.Dropdown(description="Photograph", tooltip="Which of the opened photographs is shown", style={"description_width": "9.5em"}, layout=W.Layout(width="26em", max_width="98%"))
@@ -202,9 +200,9 @@ def _uploaded(self:MoodExplorer, change):
 # %% ../nbs/13_widgets.ipynb #64b0b5ca
 @patch
 def _open(self:MoodExplorer, name):
-    "A photograph of the list and its transparency; errors name it"
+    "A photograph of the list, as a `Photo`; errors name it"
     check_size(name, self.sources[name], self.max_megapixels)
-    try: return open_photo(self.sources[name], with_alpha=True)
+    try: return read_photo(self.sources[name], deep=False)
     except PhotoError as error: raise PhotoError(str(error) if name in str(error) else f"{name}: {error}") from error
 
 @patch
@@ -212,22 +210,23 @@ def _open(self:MoodExplorer, name):
 def _load(self:MoodExplorer, change=None):
     if self.own or not self.chosen.value: return
     name = self.chosen.value
-    self.link.value, self.rgb, self.lab, self.image.value, self.caption.value = "", None, None, b"", ""
-    self.rgb, self.alpha = self._open(name)
-    seen = np.array(self.rgb.resize(view_size(*self.rgb.size, self.view), Image.Resampling.BICUBIC, reducing_gap=3.))
+    self.link.value, self.photo, self.lab, self.image.value, self.caption.value = "", None, None, b"", ""
+    self.photo = self._open(name)
+    rgb = self.photo.rgb
+    seen = np.array(rgb.resize(view_size(*rgb.size, self.view), Image.Resampling.BICUBIC, reducing_gap=3.))
     self.L, _ = split_lab(rgb_to_lab(torch.from_numpy(seen).permute(2, 0, 1)))
     self.grey = to_picture(lab_to_rgb(join_lab(self.L, self.L.new_zeros(2, *self.L.shape[1:]))))
     self.image.value = png(self.grey)
-    self.caption.value = f"{html.escape(name)}: {self.rgb.width} × {self.rgb.height} px"
+    self.caption.value = html.escape("; ".join([f"{name}: {rgb.width} × {rgb.height} px", *self.photo.notes]))
     self._paint()
 
 @patch
 @told
 def _paint(self:MoodExplorer, change=None):
-    if self.own or self.rgb is None: return
+    if self.own or self.photo is None: return
     self._need_model()
     self.tell("Colouring …")
-    self.ab = self.colorizer.predict_ab(self.rgb, self.size.value)
+    self.ab = self.colorizer.predict_ab(self.photo.rgb, self.size.value)
     _, height, width = self.L.shape
     self.lab = join_lab(self.L, enlarge([Image.fromarray(plane) for plane in self.ab.numpy()], width, height, 0, height))
     self.tell("")
@@ -288,28 +287,30 @@ def save_link(data:bytes, # the file
 
 def picture_file(picture:Image.Image, # RGB or RGBA
                  name:str, # of the photograph: what was a JPEG becomes one again, all else a PNG
+                 info:dict=None, # of its `Photo`: what is carried over
 )->tuple: # (bytes, file name, MIME type)
-    "The file of a finished picture"
-    jpeg = Path(name).suffix.lower() in (".jpg", ".jpeg") and picture.mode == "RGB"
-    with io.BytesIO() as file:
-        picture.save(file, **dict(format="JPEG", quality=95) if jpeg else dict(format="PNG"))
-        return file.getvalue(), f"{Path(name).stem}-color.{'jpg' if jpeg else 'png'}", f"image/{'jpeg' if jpeg else 'png'}"
+    "The file of a finished picture, as `save_picture` writes it"
+    kind = "jpeg" if Path(name).suffix.lower() in (".jpg", ".jpeg") and picture.mode == "RGB" else "png"
+    with tempfile.TemporaryDirectory() as folder:
+        save_picture(picture, file := Path(folder)/f"made.{kind}", info)
+        return file.read_bytes(), f"{Path(name).stem}-color.{kind.replace('e', '')}", f"image/{kind}"
 
 # %% ../nbs/13_widgets.ipynb #2a7ccd67
 @patch
-def _file(self:MoodExplorer, name, rgb, alpha, ab):
+def _file(self:MoodExplorer, name, photo, ab):
     "The photograph in full size, with the colours as the sliders are, as a file"
-    picture = join_photo(rgb, ab, mood=self.mood)
-    if alpha: picture.putalpha(alpha)
-    return picture_file(picture, name)
+    picture = join_photo(photo.rgb, ab, mood=self.mood)
+    if photo.alpha: picture.putalpha(photo.alpha)
+    return picture_file(picture, name, photo.info)
 
 @patch
 @told
 def _make_full(self:MoodExplorer, button):
     if self.lab is None: raise ValueError("there is no coloured photograph yet")
-    self.tell(f"Making {self.rgb.width} × {self.rgb.height} px …")
-    data, name, kind = self._file(self.chosen.value, self.rgb, self.alpha, self.ab)
-    self.link.value = save_link(data, name, kind, f"Save {name} ({self.rgb.width} × {self.rgb.height} px, {len(data)/1e6:.1f} MB)")
+    size = "{} × {} px".format(*self.photo.size)
+    self.tell(f"Making {size} …")
+    data, name, kind = self._file(self.chosen.value, self.photo, self.ab)
+    self.link.value = save_link(data, name, kind, f"Save {name} ({size}, {len(data)/1e6:.1f} MB)")
     self.tell("")
 
 # %% ../nbs/13_widgets.ipynb #b65fe098
@@ -321,9 +322,9 @@ def _make_all(self:MoodExplorer, button):
     with zipfile.ZipFile(archive, "w") as files:
         for i, name in enumerate(self.sources):
             self.tell(f"{i + 1} of {len(self.sources)}: {name} …")
-            try: rgb, alpha = self._open(name)
+            try: photo = self._open(name)
             except PhotoError as error: failed.append(str(error)); continue
-            data, saved, _ = self._file(name, rgb, alpha, self.colorizer.predict_ab(rgb, self.size.value))
+            data, saved, _ = self._file(name, photo, self.colorizer.predict_ab(photo.rgb, self.size.value))
             files.writestr(f"{name}-color{Path(saved).suffix}" if saved in files.namelist() else saved, data)
     done = len(self.sources) - len(failed)
     if done: self.link.value = save_link(archive.getvalue(), "colorized.zip", "application/zip", f"Save colorized.zip ({done} photographs, {len(archive.getvalue())/1e6:.1f} MB)")
