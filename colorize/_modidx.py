@@ -355,6 +355,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'colorize.generators._read_weights': ('generators.html#_read_weights', 'colorize/generators.py'),
                                      'colorize.generators._short': ('generators.html#_short', 'colorize/generators.py'),
                                      'colorize.generators._shrink': ('generators.html#_shrink', 'colorize/generators.py'),
+                                     'colorize.generators._stop_at_half': ('generators.html#_stop_at_half', 'colorize/generators.py'),
                                      'colorize.generators._valid': ('generators.html#_valid', 'colorize/generators.py'),
                                      'colorize.generators._wider': ('generators.html#_wider', 'colorize/generators.py'),
                                      'colorize.generators._wrong_entry': ('generators.html#_wrong_entry', 'colorize/generators.py'),

@@ -14,8 +14,9 @@ from urllib.error import URLError
 
 import torch
 import torch.nn.functional as F
+from fastai.layers import ConvLayer, SigmoidRange
 from fastai.vision.learner import create_body
-from fastai.vision.models.unet import DynamicUnet
+from fastai.vision.models.unet import DynamicUnet, ResizeToOrig, UnetBlock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -98,11 +99,18 @@ def resnet_unet(weights:str|Path=None, # of the body, see `resnet_body`
                 self_attention:bool=False, # add self-attention (Zhang et al. 2018) in the middle of the way up
                 blur:bool=False, # blur after each enlargement, against checkerboards
                 y_range:tuple=None, # (low, high): bound the output by a sigmoid
+                half:bool=False, # stop at half the height and width, and enlarge a and b from there
 )->DynamicUnet: # from (B, n_in, H, W) to (B, n_out, H, W), any H and W
     "A U-Net with the body of a ResNet18, the generator of this course"
     net = DynamicUnet(resnet_body(weights, n_in), n_out, (size, size), blur=blur, self_attention=self_attention, y_range=y_range)
     net.layers[-1] = nn.Identity()
+    if half: _stop_at_half(net, n_out, y_range)
     return net
+
+def _stop_at_half(net, n_out, y_range):
+    top = max(i for i, layer in enumerate(net.layers) if isinstance(layer, UnetBlock))
+    mix = ConvLayer(net.layers[top].conv2[0].out_channels, n_out, ks=1, act_cls=None)
+    net.layers = nn.ModuleList([*net.layers[:top + 1], mix, *([SigmoidRange(*y_range)] if y_range else []), ResizeToOrig("bilinear")])
 
 def count_parameters(net:nn.Module, # any network
 )->int: # numbers that training changes

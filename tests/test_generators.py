@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from colorize.generators import (ChromaRegressor, ColorizeNet, Pix2PixUNet, ScaledUNet, ValidUNet, count_parameters, create_generator, load_generator,
-                                 save_generator)
+                                 resnet_unet, save_generator)
 
 @pytest.mark.parametrize("net, parameters", [
     (ColorizeNet(), 57_338), (ValidUNet(3, "relu"), 1_406_403), (ChromaRegressor(), 3_842_210), (Pix2PixUNet(), 54_409_858),
@@ -78,3 +78,16 @@ def test_the_unpadded_unet_is_that_of_keras_layer_by_layer():
     (lambda: ValidUNet()(torch.zeros(1, 1, 24, 90)), "at least 25×25 pixels, not 24×90"), (lambda: Pix2PixUNet(steps=1), "at least 2 steps")])
 def test_networks_that_cannot_be_get_a_sentence(make, sentence):
     with pytest.raises(ValueError, match=sentence): make()
+
+
+@pytest.mark.parametrize("args", [dict(half=True), dict(half=True, y_range=(-1, 1), self_attention=True)])
+def test_the_half_size_generator_is_saved_and_loaded(tmp_path, args):
+    net = resnet_unet(size=64, **args).eval()
+    save_generator(tmp_path, net, dict(arch="resnet_unet", arch_args=args))
+    again, config = load_generator(tmp_path)
+    assert config["arch_args"]["half"]
+    with torch.no_grad():
+        for height, width in [(64, 64), (33, 47), (128, 40)]:
+            L = torch.rand(2, 1, height, width)*2 - 1
+            out = net(L)
+            assert out.shape == (2, 2, height, width) and torch.equal(again(L), out)
