@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ACTIVATIONS', 'GENERATORS', 'MAX_WEIGHTS', 'resnet_body', 'resnet_unet', 'count_parameters', 'layer_shapes',
-           'draw_shapes', 'ColorizeNet', 'UniformUNet', 'ScaledUNet', 'ValidUNet', 'Pix2PixUNet', 'small_weights',
-           'ChromaRegressor', 'create_generator', 'save_generator', 'load_config', 'load_generator']
+           'draw_shapes', 'PlainUnet', 'ColorizeNet', 'UniformUNet', 'ScaledUNet', 'ValidUNet', 'Pix2PixUNet',
+           'small_weights', 'ChromaRegressor', 'create_generator', 'save_generator', 'load_config', 'load_generator']
 
 # %% ../nbs/05_generators.ipynb #0c4e68ab
 import json
@@ -14,19 +14,16 @@ from urllib.error import URLError
 
 import torch
 import torch.nn.functional as F
-from fastai.layers import ConvLayer, SigmoidRange
-from fastai.vision.learner import create_body
-from fastai.vision.models.unet import DynamicUnet, ResizeToOrig, UnetBlock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
-from torchvision.models import ResNet18_Weights, resnet18
 
 from .batches import written
 from .lab import LabScale
 
 # %% ../nbs/05_generators.ipynb #5fcf4c0f
 def _downloaded():
+    from torchvision.models import ResNet18_Weights, resnet18
     try: state = ResNet18_Weights.IMAGENET1K_V1.get_state_dict(check_hash=True, weights_only=True)
     except (URLError, OSError) as error:
         raise RuntimeError(f"the ImageNet weights of ResNet18 could not be downloaded ({error}). Where there is no network, give "
@@ -65,6 +62,8 @@ def resnet_body(weights:str|Path=None, # "imagenet", the path of a ResNet18 stat
                 n_in:int=1, # channels of the input: 1 for L
 )->nn.Sequential: # from (B, n_in, H, W) to (B, 512, ⌈H/32⌉, ⌈W/32⌉); raises RuntimeError without network, ValueError for wrong weights
     "ResNet18 (He et al. 2015) without pooling and classes"
+    from fastai.vision.learner import create_body
+    from torchvision.models import resnet18
     if weights == "imagenet": return create_body(_downloaded(), n_in=n_in, pretrained=True, cut=-2)
     net, grey = resnet18(), False
     if weights is not None:
@@ -100,16 +99,19 @@ def resnet_unet(weights:str|Path=None, # of the body, see `resnet_body`
                 blur:bool=False, # blur after each enlargement, against checkerboards
                 y_range:tuple=None, # (low, high): bound the output by a sigmoid
                 half:bool=False, # stop at half the height and width, and enlarge a and b from there
-)->DynamicUnet: # from (B, n_in, H, W) to (B, n_out, H, W), any H and W
+)->"DynamicUnet": # from (B, n_in, H, W) to (B, n_out, H, W), any H and W
     "A U-Net with the body of a ResNet18, the generator of this course"
+    from fastai.vision.models.unet import DynamicUnet
     net = DynamicUnet(resnet_body(weights, n_in), n_out, (size, size), blur=blur, self_attention=self_attention, y_range=y_range)
     net.layers[-1] = nn.Identity()
     if half: _stop_at_half(net, n_out, y_range)
     return net
 
 def _stop_at_half(net, n_out, y_range):
+    from fastai.layers import ConvLayer, SigmoidRange
+    from fastai.vision.models.unet import ResizeToOrig, UnetBlock
     top = max(i for i, layer in enumerate(net.layers) if isinstance(layer, UnetBlock))
-    mix = ConvLayer(net.layers[top].conv2[0].out_channels, n_out, ks=1, act_cls=None)
+    mix = ConvLayer(net.layers[top].conv2[0].out_channels, n_out, ks=1, act_cls=None, norm_type=None)
     net.layers = nn.ModuleList([*net.layers[:top + 1], mix, *([SigmoidRange(*y_range)] if y_range else []), ResizeToOrig("bilinear")])
 
 def count_parameters(net:nn.Module, # any network
@@ -151,6 +153,69 @@ def draw_shapes(rows:list, # from `layer_shapes`
         x += width + .6
     ax.set(yticks=[], xticks=[], title="channels above each part; height is the size of its picture", ylim=(-135, 155))
     ax.spines[:].set_visible(False)
+
+# %% ../nbs/05_generators.ipynb #3ea2523c
+def _conv(n_in, n_out, size=3, bias=True, stride=1): return nn.Conv2d(n_in, n_out, size, stride, size//2, bias=bias)
+
+class _Block(nn.Module):
+    "Two convolutions and a way around them (He et al. 2015)"
+    def __init__(self, n_in, n_out, stride=1):
+        super().__init__()
+        self.conv1, self.bn1 = _conv(n_in, n_out, bias=False, stride=stride), nn.BatchNorm2d(n_out)
+        self.conv2, self.bn2 = _conv(n_out, n_out, bias=False), nn.BatchNorm2d(n_out)
+        self.downsample = nn.Sequential(_conv(n_in, n_out, 1, False, stride), nn.BatchNorm2d(n_out)) if stride > 1 else None
+
+    def forward(self, x):
+        around = x if self.downsample is None else self.downsample(x)
+        return torch.relu(self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x))))) + around)
+
+# %% ../nbs/05_generators.ipynb #d071dd99
+def _activated(n_in, n_out, size=3): return nn.Sequential(_conv(n_in, n_out, size), nn.ReLU())
+def _shuffled(n_in, n_out): return nn.Sequential(_activated(n_in, 4*n_out, 1), nn.PixelShuffle(2))
+def _resized(x, like, mode="nearest"): return x if x.shape[-2:] == like.shape[-2:] else F.interpolate(x, like.shape[-2:], mode=mode)
+
+class _Up(nn.Module):
+    "Twice the size, with what the body knew at that size"
+    def __init__(self, n_in, n_skip, n_out):
+        super().__init__()
+        self.shuf, self.bn = _shuffled(n_in, n_in//2), nn.BatchNorm2d(n_skip)
+        self.conv1 = _activated(n_in//2 + n_skip, n_out)
+        self.conv2 = _activated(n_out, n_out)
+
+    def forward(self, x, skip):
+        return self.conv2(self.conv1(torch.relu(torch.cat([_resized(self.shuf(x), skip), self.bn(skip)], 1))))
+
+# %% ../nbs/05_generators.ipynb #dc1201b1
+class _Merge(nn.Module):
+    "The last block at full size, over the features and L itself"
+    def __init__(self, n):
+        super().__init__()
+        self.convpath = nn.Sequential(_activated(n, n), nn.Sequential(_conv(n, n)))
+
+    def forward(self, x): return torch.relu(self.convpath(x) + x)
+
+class PlainUnet(nn.Module):
+    "What `resnet_unet` builds, in plain PyTorch: from (B, n_in, H, W) to (B, n_out, H, W), any H and W"
+    def __init__(self, n_in:int=1, n_out:int=2, y_range:tuple=None, half:bool=False, size:int=256):
+        super().__init__()
+        stages = [nn.Sequential(_Block(i, o, 1 if i == o else 2), _Block(o, o)) for i, o in ((64, 64), (64, 128), (128, 256), (256, 512))]
+        body = nn.Sequential(_conv(n_in, 64, 7, False, 2), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1), *stages)
+        bottom = nn.Sequential(_activated(512, 1024), _activated(1024, 512))
+        ups = [_Up(512, 256, 512), _Up(512, 128, 384), _Up(384, 64, 256), _Up(256, 64, 96)]
+        top = [nn.Sequential(_conv(96, n_out, 1))] if half else [_shuffled(96, 96), nn.Identity(), nn.Identity(), _Merge(96 + n_in), nn.Sequential(_conv(96 + n_in, n_out, 1))]
+        self.layers, self.y_range, self.half = nn.ModuleList([body, nn.BatchNorm2d(512), nn.ReLU(), bottom, *ups, *top]), y_range, half
+
+    def forward(self, L:Tensor)->Tensor:
+        skips, x = [], L
+        for i, part in enumerate(self.layers[0]):
+            x = part(x)
+            if i in (2, 4, 5, 6): skips.append(x)
+        for part in self.layers[1:4]: x = part(x)
+        for up in self.layers[4:8]: x = up(x, skips.pop())
+        if not self.half: x = self.layers[11](torch.cat([_resized(self.layers[8](x), L), L], 1))
+        x = self.layers[-1](x)
+        if self.y_range: x = torch.sigmoid(x)*(self.y_range[1] - self.y_range[0]) + self.y_range[0]
+        return _resized(x, L, "bilinear") if self.half else x
 
 # %% ../nbs/05_generators.ipynb #e4d62e08
 ACTIVATIONS = {"none": nn.Identity, "relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
