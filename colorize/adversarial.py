@@ -27,7 +27,7 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from .batches import taken, written
+from .basics import taken, written
 from .discriminators import create_discriminator
 from .generators import load_config, load_generator, save_generator
 from .losses import GANLoss

@@ -76,7 +76,7 @@ class Manifest:
                  folder:Path|str, # is made where it is missing
                  links:bool=False, # may results go where links within the folder lead?
     ): # raises ValueError and OSError with a sentence
-        from colorize.batches import taken, writing
+        from colorize.basics import taken, writing
         self.folder, self.links, self.new, self.lock, self.open = Path(folder), links, not os.path.lexists(folder), threading.Lock(), ExitStack()
         self.base = os.path.realpath(folder)
         self.path, self.stage = self.folder/MANIFEST, self.folder/".colorize"
@@ -164,7 +164,7 @@ def place(self:Manifest,
           result:Path, # relative to the folder
 ):
     "Move a finished `result` from `stage` to its place"
-    from colorize.batches import written
+    from colorize.basics import written
     staged, target = self.stage/result, self.inside(result)
     try: os.replace(staged, target)
     except OSError as error:

@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from fastcore.basics import patch
-from fastprogress import progress_bar
 from huggingface_hub import PyTorchModelHubMixin, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 from torch import Tensor, nn
 
-from .batches import pick_device, written
+from .basics import pick_device, written
 from .generators import create_generator, load_generator, save_generator
 from .lab import LabScale, join_lab, lab_to_rgb, rgb_to_lab, split_lab, to_gamut
 from .mood import Mood
@@ -149,9 +148,11 @@ def forward(self:Colorizer,
             **mood, # of `Mood`: hue, warmth, saturation, vibrance, max_chroma
 ): # PIL picture of the photograph's own size (RGB, or RGBA where it had transparency), or a list of them; raises PhotoError, and ValueError for an impossible mood
     "`photo` in colour"
-    changed = Mood.from_dict(mood)
+    Mood.from_dict(mood)
     if isinstance(photo, (str, Path)) and Path(photo).is_dir(): photo = find_photos(photo)
-    if isinstance(photo, (list, tuple)): return [self(p, size, **mood) for p in (progress_bar(photo, leave=False) if progress else photo)]
+    if isinstance(photo, (list, tuple)):
+        from fastprogress import progress_bar
+        return [self(p, size, **mood) for p in (progress_bar(photo, leave=False) if progress else photo)]
     return self.colorize_photo(Photo(*open_photo(photo, with_alpha=True)), size, **mood)
 
 # %% ../nbs/10_colorizer.ipynb #5ccd7ada
@@ -177,7 +178,7 @@ def from_pretrained(cls:Colorizer,
     if name is None and not (PRETRAINED/"config.json").exists():
         raise FileNotFoundError("there is no trained model in this package yet: train one with colorize-train, and give the folder of its run")
     folder = Path(name or PRETRAINED)
-    net, config = load_generator(folder if os.path.lexists(folder) else _download(str(name), **kwargs))
+    net, config = load_generator(folder if os.path.lexists(folder) else _download(str(name), **kwargs), plain=True)
     known = {key: config[key] for key in ("arch", "arch_args", "scale", "size", "training") if key in config}
     return cls(net=net, **known).to(pick_device(device))
 

@@ -26,7 +26,8 @@ import torch.nn.functional as F
 from torchvision.transforms import v2
 
 from .adversarial import colour_errors, train_colorizer, train_gan
-from .batches import augment_folder, cache_folder, photo_dls, to_rgb, train_crops, valid_crops, written
+from .basics import written
+from .batches import augment_folder, cache_folder, photo_dls, to_rgb, train_crops, valid_crops
 from .discriminators import DISCRIMINATORS, create_discriminator
 from .generators import ACTIVATIONS, GENERATORS, ChromaRegressor, count_parameters, create_generator, load_generator
 from .lab import SCALES

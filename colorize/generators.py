@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from .batches import written
+from .basics import written
 from .lab import LabScale
 
 # %% ../nbs/05_generators.ipynb #5fcf4c0f
@@ -75,11 +75,11 @@ def resnet_body(weights:str|Path=None, # "imagenet", the path of a ResNet18 stat
     return create_body(net, n_in=n_in, pretrained=weights is not None, cut=-2)
 
 # %% ../nbs/05_generators.ipynb #98232244
-def _load(net, state, origin, but=()):
+def _load(net, state, origin, but=(), assign=False):
     "`state` into `net`, every tensor of it, or a sentence on what does not fit"
     own = {k: v for k, v in net.state_dict().items() if not k.startswith(tuple(but))} if but else net.state_dict()
     _compare({k: (v.shape, v.is_floating_point()) for k, v in own.items()}, {k: (v.shape, v.is_floating_point()) for k, v in state.items()}, origin)
-    net.load_state_dict(state, strict=not but)
+    net.load_state_dict(state, strict=not but, assign=assign)
     bad = [k for k, v in net.state_dict().items() if v.is_floating_point() and not v.isfinite().all() or k.endswith("running_var") and (v < 0).any()]
     if bad: raise ValueError(f"{origin}: the weights are damaged; {len(bad)} tensors hold numbers that can't be (NaN, infinite or a negative variance), "
                              f"the first is {bad[0]}")
@@ -428,17 +428,19 @@ def _wrong_entry(config):
 # %% ../nbs/05_generators.ipynb #d42f2aea
 MAX_WEIGHTS = 10**9 # numbers; the largest network of this course has 54 million
 
-def _laid_out(config, path):
+def _is_plain(arch, args):
+    "Can `PlainUnet` take the place of this network?"
+    return arch == "resnet_unet" and set(args) <= {"size", "n_in", "n_out", "y_range", "half"}
+
+def _laid_out(config, path, plain=False):
     "The network of a description, without memory for its weights"
     if config["arch"] not in GENERATORS: raise ValueError(f"{path}: there is no generator {config['arch'][:40]!r}; there are {', '.join(GENERATORS)}")
     args = {k: v for k, v in (config.get("arch_args") or {}).items() if k != "weights"}
     try:
         with torch.device("meta"), torch.no_grad():
-            net = create_generator(config["arch"], **args).eval()
-            shape = net(torch.zeros(1, 1, 32, 32)).shape
+            net = (PlainUnet(**args) if plain and _is_plain(config["arch"], args) else create_generator(config["arch"], **args)).eval()
         n = sum(v.numel() for v in net.state_dict().values())
     except Exception as error: raise ValueError(f"{path}: {config['arch']} can't be built with these arch_args ({_short(error)})") from error
-    if shape != (1, 2, 32, 32): raise ValueError(f"{path}: with these arch_args, {config['arch']} does not make a and b of L")
     if n > MAX_WEIGHTS: raise ValueError(f"{path}: this network would have {n:,} weights, and more than {MAX_WEIGHTS:,} are not loaded")
     return net
 
@@ -459,17 +461,19 @@ def _head(path):
 
 # %% ../nbs/05_generators.ipynb #7683a837
 def load_generator(folder:Path|str, # of a saved model
+                   plain:bool=False, # in plain PyTorch where that can be: a `PlainUnet` in place of fastai's `DynamicUnet`
 )->tuple: # (network in eval mode, its config); raises FileNotFoundError or ValueError with a sentence
     "The network that `save_generator` saved"
     folder, config = _model_folder(folder), load_config(folder)
     path = _of_model(folder, "model.safetensors")
-    found, net = _head(path), _laid_out(config, folder/"config.json")
+    found, net = _head(path), _laid_out(config, folder/"config.json", plain)
     _compare({k: (v.shape, v.is_floating_point()) for k, v in net.state_dict().items()}, found, path)
-    try:
-        net.to_empty(device="cpu")
-        state = load_file(path)
+    try: state = {k: v.to(torch.float32 if v.is_floating_point() else v.dtype, copy=True) for k, v in load_file(path).items()}
     except (SafetensorError, OSError, RuntimeError) as error: raise ValueError(f"{path}: the weights can't be loaded ({_short(error)})") from error
-    _load(net, state, path)
-    with torch.no_grad(): answer = net(torch.linspace(-1, 1, 32*32).view(1, 1, 32, 32))
+    _load(net, state, path, assign=True)
+    try:
+        with torch.no_grad(): answer = net(torch.linspace(-1, 1, 32*32).view(1, 1, 32, 32))
+    except Exception as error: raise ValueError(f"{folder/'config.json'}: with these arch_args, {config['arch']} can't be used ({_short(error)})") from error
+    if answer.shape != (1, 2, 32, 32): raise ValueError(f"{folder/'config.json'}: with these arch_args, {config['arch']} does not make a and b of L")
     if not answer.isfinite().all(): raise ValueError(f"{path}: the weights are damaged; the network's answer to a grey picture is not made of numbers")
     return net, config

@@ -31,7 +31,8 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 from . import __version__
-from .batches import seeded, written
+from .basics import written
+from .batches import seeded
 from .lab import LabScale, _by_pieces, join_lab, lab_to_rgb, rgb_to_lab, show_images, to_gamut
 from .photos import PhotoError, find_photos, is_grey, open_photo, sample_photos, small_lab
 

@@ -29,7 +29,8 @@ from PIL import Image
 from torch import nn
 from torchvision.utils import make_grid
 
-from .batches import NotWritten, Taken, sweep, taken, to_rgb, writing, written
+from .basics import NotWritten, Taken, sweep, taken, writing, written
+from .batches import to_rgb
 from .generators import create_generator, save_generator
 from .lab import show_images
 from .losses import FeatureLoss, colourfulness_loss, pixel_loss

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['STAGES', 'read_recipe', 'follow', 'publish', 'colorize_recipe']
 
-# %% ../nbs/17_model.ipynb #4c57d770
-import inspect, json, re, sys, time
+# %% ../nbs/17_model.ipynb #125b0279
+import inspect, re, sys, time
 from pathlib import Path
 
 import torch
@@ -19,13 +19,13 @@ from .generators import GENERATORS, load_config, load_generator, save_generator
 from .photos import find_photos, split_photos
 from .pretraining import Interrupted, pretrain
 
-# %% ../nbs/17_model.ipynb #4033fee1
+# %% ../nbs/17_model.ipynb #a5b353f9
 STAGES = {"pretrain": pretrain, "adversarial": train_gan}
 _OF_STAGE = {"name", "kind", "size", "bs"}
 _OF_RECIPE = {"arch", "arch_args", "weights", "seed", "stages"}
 _NOT_TOLD = {"dls", "run", "net", "start", "arch", "arch_args", "weights", "seed", "resume", "save", "progress", "max_minutes", "kwargs", "show"}
 
-# %% ../nbs/17_model.ipynb #c55954d2
+# %% ../nbs/17_model.ipynb #0c4fe07e
 def _wrong_stage(stage, names):
     "What is wrong with a stage of a recipe, if anything"
     if not isinstance(stage, dict) or not _OF_STAGE - {"bs"} <= set(stage): return "a stage needs a name, a kind and a size"
@@ -49,7 +49,7 @@ def read_recipe(file:Path|str, # in YAML
         if wrong := _wrong_stage(stage, [s.get("name") for s in recipe["stages"] if isinstance(s, dict)]): raise ValueError(f"{file}: {wrong}")
     return recipe
 
-# %% ../nbs/17_model.ipynb #6b95db91
+# %% ../nbs/17_model.ipynb #c1fc3df8
 def _finished(folder):
     "Is the model of this stage there, trained to the end?"
     return (folder/"model.safetensors").exists() and bool(load_config(folder).get("training", {}).get("finished"))
@@ -60,7 +60,7 @@ def _parts(photos, seed):
     if all((photos/part).is_dir() for part in ("train", "valid")): return find_photos(photos/"train"), find_photos(photos/"valid")
     return split_photos(find_photos(photos), seed=seed)
 
-# %% ../nbs/17_model.ipynb #95e5fafc
+# %% ../nbs/17_model.ipynb #8b1c282b
 def _do_stage(recipe, stage, i, files, folder, start, minutes, device, progress):
     dls = photo_dls(files, size=stage["size"], bs=stage.get("bs", 16), seed=recipe["seed"] + i, device=device, progress=progress)
     told = {k: v for k, v in stage.items() if k not in _OF_STAGE}
@@ -91,7 +91,7 @@ def follow(recipe:dict|Path|str, # from `read_recipe`, or the file
         done = folder
     return done, True
 
-# %% ../nbs/17_model.ipynb #e803b214
+# %% ../nbs/17_model.ipynb #fe7f6e47
 def publish(model:Path|str, # folder of a trained model
             target:Path|str, # folder for the smaller one
             size:int=None, # working size to be used with it; the model's own unless told
@@ -105,7 +105,7 @@ def publish(model:Path|str, # folder of a trained model
     save_generator(target, net.half(), config | dict(size=size or config["size"], training=config.get("training", {}) | about))
     with torch.no_grad(): return (load_generator(target)[0](L) - answer).abs().max().item()
 
-# %% ../nbs/17_model.ipynb #02725db6
+# %% ../nbs/17_model.ipynb #2d87928b
 @call_parse
 def colorize_recipe(
     recipe:str, # a recipe, such as recipes/box.yaml

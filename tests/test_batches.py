@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from colorize.batches import PhotoCrops, PhotoDL, PhotoStore, augment_folder, photo_dls, train_crops, valid_crops, written
+from colorize.batches import PhotoCrops, PhotoDL, PhotoStore, augment_folder, photo_dls, train_crops, valid_crops
+from colorize.basics import written
 from colorize.lab import SCALES
 from colorize.photos import PhotoError, find_photos
 

@@ -10,7 +10,9 @@ import torch
 from PIL import Image
 
 from colorize.colorizer import Colorizer, enlarge, join_photo, working_size
-from colorize.lab import rgb_to_lab
+from colorize.generators import PlainUnet, load_generator, resnet_unet, save_generator
+from colorize.lab import LabScale, rgb_to_lab
+from colorize.photos import sample_photos
 
 
 def lab(picture): return rgb_to_lab(torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1))
@@ -122,3 +124,26 @@ def test_what_it_predicts_is_a_batch_of_the_training_seen_by_the_network(coloriz
     L, _ = PhotoDL(PhotoCrops(PhotoStore([tmp_path/"square.png"], 64, tmp_path/"cache"), valid_crops(64)), bs=1).one_batch()
     with torch.no_grad(): expected = 110*colorizer.net(L)[0]
     torch.testing.assert_close(colorizer.predict_ab(Image.open(tmp_path/"square.png")), expected, atol=1e-3, rtol=1e-3)
+
+
+def test_colours_are_made_without_the_training_library(tmp_path):
+    save_generator(tmp_path/"net", resnet_unet(half=True), dict(arch="resnet_unet", arch_args=dict(half=True), scale=LabScale().to_dict(), size=64))
+    code = f"""
+import sys
+from colorize import Colorizer
+from colorize.photos import sample_photos
+Colorizer.from_pretrained({str(tmp_path/'net')!r}, device="cpu")(sample_photos("valid")[0]).save({str(tmp_path/'made.png')!r})
+print(sorted(name for name in ("fastai", "torchvision", "matplotlib", "pandas", "IPython", "skimage") if name in sys.modules))"""
+    run = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True)
+    assert run.stdout.strip() == "[]", run.stdout + run.stderr
+    assert Image.open(tmp_path/"made.png").size == Image.open(sample_photos("valid")[0]).size
+
+
+@pytest.mark.parametrize("args", [dict(), dict(half=True), dict(y_range=(-1., 1.)), dict(self_attention=True), dict(blur=True)])
+def test_a_loaded_network_answers_as_the_saved_one(tmp_path, args):
+    net = resnet_unet(**args).eval()
+    save_generator(tmp_path, net, dict(arch="resnet_unet", arch_args=args))
+    plain, _ = load_generator(tmp_path, plain=True)
+    assert isinstance(plain, PlainUnet) == (not {"self_attention", "blur"} & set(args))
+    L = torch.rand(2, 1, 72, 90)*2 - 1
+    with torch.no_grad(): assert (plain(L) - net(L)).abs().max() < 1e-4

@@ -25,10 +25,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-import colorize.batches as batches
+import colorize.basics as basics
 from colorize.adversarial import save_fakes
-from colorize.batches import NotWritten, PhotoStore, Taken, augment_folder, photo_dls, taken, written
-from colorize.generators import MAX_WEIGHTS, create_generator, load_config, load_generator, resnet_body, save_generator
+from colorize.basics import NotWritten, Taken, taken, written
+from colorize.batches import PhotoStore, augment_folder, photo_dls
+from colorize.generators import MAX_WEIGHTS, create_generator, load_config, load_generator, resnet_body, resnet_unet, save_generator
 from colorize.photos import PhotoError, sample_photos
 from colorize.pretraining import heeding, load_checkpoint, pretrain, read_losses
 
@@ -160,8 +161,8 @@ def test_descriptions_that_are_none(saved, text, words):
     (dict(arch_args=dict(width=16.5, depth=2)), "can't be built"), (dict(arch_args=dict(width=10**30, depth=2)), "can't be built"),
     (dict(arch_args=dict(width=float("nan"), depth=2)), "can't be built"), (dict(arch_args=dict(width=16, depth=10**9)), "at most 12"),
     (dict(arch_args=dict(width=16, depth=-1)), "at least 2"), (dict(arch_args=dict(width=None)), "can't be built"),
-    (dict(arch="pix2pix_unet", arch_args=dict(steps=10**9)), "at most 12"), (dict(arch="resnet_unet", arch_args=dict(n_in=3)), "can't be built|does not make"),
-    (dict(arch="resnet_unet", arch_args=dict(n_out=3)), "does not make a and b"), (dict(arch="resnet_unet", arch_args=dict(y_range=["a", "b"])), "can't be built"),
+    (dict(arch="pix2pix_unet", arch_args=dict(steps=10**9)), "at most 12"), (dict(arch="resnet_unet", arch_args=dict(n_in=3)), "can't be built|another network"),
+    (dict(arch="resnet_unet", arch_args=dict(n_out=3)), "another network"), (dict(arch="resnet_unet", arch_args=dict(y_range=["a", "b"])), "can't be built|another network"),
     (dict(arch="resnet_unet", arch_args=dict(size=10**12)), "can't be built|another network"), (dict(arch="resnet_unet", arch_args=dict(size=0)), "can't be built|another network"),
     (dict(size="large"), "whole number of pixels"), (dict(size=10**9), "at most 8192"), (dict(size=0), "at most 8192"), (dict(size=True), "at most 8192"),
     (dict(size=64.), "whole number"), (dict(scale=dict(L_range=1)), "exactly the entries"), (dict(scale="110"), "exactly the entries"),
@@ -170,6 +171,14 @@ def test_descriptions_that_are_none(saved, text, words):
 def test_descriptions_that_lie(saved, change, words):
     described(saved, **change)
     refused(saved, words)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("args, told, words", [(dict(n_out=3), {}, "does not make a and b of L"), (dict(n_in=3), {}, "can't be used"), (dict(), dict(y_range=["a", "b"]), "can't be used|can't be built")])
+def test_networks_that_do_something_else(tmp_path, args, told, words, plain):
+    save_generator(tmp_path, resnet_unet(size=64, **args), dict(arch="resnet_unet", arch_args=args | told))
+    with pytest.raises(ValueError, match=words) as refusal: load_generator(tmp_path, plain=plain)
+    assert "config.json" in str(refusal.value)
 
 
 def test_entries_that_nobody_knows_are_left_alone(saved):
@@ -494,7 +503,8 @@ def test_a_store_killed_at_random_moments_loses_little(nursery, squares, tmp_pat
 TRAIN = """
 import sys, time
 from colorize.adversarial import train_colorizer, train_gan
-from colorize.batches import photo_dls, Taken, NotWritten
+from colorize.basics import Taken, NotWritten
+from colorize.batches import photo_dls
 from colorize.photos import sample_photos
 from colorize.pretraining import Checkpoint, Interrupted, pretrain
 from pathlib import Path
@@ -758,7 +768,7 @@ def test_a_second_training_in_the_same_folder_is_refused(nursery, tmp_path):
 def test_a_forked_worker_does_not_keep_the_lock_of_its_dead_parent(nursery, tmp_path):
     code = f"""
 import os, time
-from colorize.batches import taken
+from colorize.basics import taken
 with taken({str(tmp_path/'f')!r}):
     worker = os.fork()
     if worker: open({str(tmp_path/'worker')!r}, "w").write(str(worker) + ".")
@@ -794,7 +804,7 @@ def test_a_folder_is_taken_by_one_thread(tmp_path):
 def test_where_there_are_no_locks_it_goes_on_with_a_warning(tmp_path, monkeypatch, squares):
     import errno
     def none(fd): raise OSError(errno.ENOLCK, "No locks available")
-    monkeypatch.setattr(batches, "_lock", none)
+    monkeypatch.setattr(basics, "_lock", none)
     (tmp_path/".01234567.partial.txt").touch()
     with pytest.warns(UserWarning, match="this disk knows no locks"):
         with taken(tmp_path):
