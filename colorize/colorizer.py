@@ -21,7 +21,7 @@ from .basics import pick_device, written
 from .generators import create_generator, load_generator, save_generator
 from .lab import LabScale, join_lab, lab_to_rgb, rgb_to_lab, split_lab, to_gamut
 from .mood import Mood
-from .photos import Photo, PhotoError, exif_text, find_photos, inverted, load_exif, open_photo, read_photo, stretched_contrast
+from .photos import Photo, PhotoError, exif_text, find_photos, inverted, load_exif, open_photo, stretched_contrast
 
 # %% ../nbs/10_colorizer.ipynb #99d00551
 def working_size(width:int, # px of the photograph
