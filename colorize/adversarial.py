@@ -27,11 +27,11 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from .basics import taken, written
+from .basics import fast_dtype, taken, written
 from .discriminators import create_discriminator
 from .generators import load_config, load_generator, save_generator
 from .losses import GANLoss
-from .pretraining import BUSY, begin_run, decay_callbacks, dls_settings, fast_dtype, l1_learner, model_config, pretrain, quiet, run_callbacks
+from .pretraining import BUSY, begin_run, decay_callbacks, dls_settings, l1_learner, model_config, pretrain, quiet, run_callbacks
 
 # %% ../nbs/08_adversarial.ipynb #ea8ed207
 @torch.no_grad()

@@ -6,7 +6,7 @@
 __all__ = ['PRETRAINED', 'MADE_BY', 'KINDS', 'working_size', 'enlarge', 'join_photo', 'Colorizer', 'save_picture', 'side_by_side']
 
 # %% ../nbs/10_colorizer.ipynb #46373cf7
-import os, re, struct, threading, zlib
+import copy, os, re, struct, threading, zlib
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 from torch import Tensor, nn
 
-from .basics import pick_device, written
+from .basics import fast_dtype, pick_device, written
 from .generators import create_generator, load_generator, save_generator
 from .lab import LabScale, join_lab, lab_to_rgb, rgb_to_lab, split_lab, to_gamut
 from .mood import Mood
@@ -91,14 +91,26 @@ class Colorizer(nn.Module, PyTorchModelHubMixin, library_name="colorize", licens
                  size:int=256, # working size, see `working_size`
                  training:dict=None, # how it was trained, to be kept with it
                  net:nn.Module=None, # the generator, if it is there already
+                 precise:bool=False, # float32 throughout, even where bfloat16 is faster
     ):
         super().__init__()
         self.config = dict(arch=arch, arch_args=arch_args or {}, scale=scale or LabScale().to_dict(), size=size, training=training or {})
         self.scale, self.size = LabScale.from_dict(self.config["scale"]), size
         self.net, self._turn = (net or create_generator(arch, **self.config["arch_args"])).eval(), _Turn()
+        self.precise, self._quick = precise, (None, None)
 
     @property
     def device(self): return next(self.net.parameters()).device
+
+# %% ../nbs/10_colorizer.ipynb #74e12315
+@patch
+def _network(self:Colorizer):
+    "The network in the form that is fastest here, and its number format"
+    dtype = None if self.precise or hasattr(self.net, "sfs") else fast_dtype(self.device)
+    if dtype is None: return self.net, torch.float32
+    state = self.device, sum(t._version for t in (*self.net.parameters(), *self.net.buffers()))
+    if self._quick[0] != state: self._quick = state, copy.deepcopy(self.net).to(dtype=dtype, memory_format=torch.channels_last)
+    return self._quick[1], dtype
 
 # %% ../nbs/10_colorizer.ipynb #b6fac86c
 @patch
@@ -111,7 +123,9 @@ def predict_ab(self:Colorizer,
     small = photo.resize(working_size(*photo.size, size or self.size), Image.Resampling.BICUBIC, reducing_gap=3.)
     lab = rgb_to_lab(torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].to(self.device))
     L, _ = self.scale.encode(lab)
-    with self._turn.lock: ab = self.net(L).float()
+    with self._turn.lock:
+        net, dtype = self._network()
+        ab = net(L.to(dtype)).float()
     if not ab.isfinite().all(): raise ValueError("the network gives no colours for this photograph: its answer is not made of numbers; is the model damaged?")
     return split_lab(self.scale.decode(L, ab))[1][0].cpu()
 
@@ -172,6 +186,7 @@ def _download(name, **kwargs):
 def from_pretrained(cls:Colorizer,
                     name:str|Path=None, # a folder, a name on the hub, or None for the model that comes with the package
                     device:str=None, # see `pick_device`
+                    precise:bool=False, # float32 throughout, even where bfloat16 is faster
                     **kwargs, # of huggingface_hub's snapshot_download: revision, token, cache_dir…
 )->Colorizer: # raises FileNotFoundError or ValueError with a sentence
     "The colorizer that was saved in a folder, or that lies on the hub"
@@ -180,7 +195,7 @@ def from_pretrained(cls:Colorizer,
     folder = Path(name or PRETRAINED)
     net, config = load_generator(folder if os.path.lexists(folder) else _download(str(name), **kwargs), plain=True)
     known = {key: config[key] for key in ("arch", "arch_args", "scale", "size", "training") if key in config}
-    return cls(net=net, **known).to(pick_device(device))
+    return cls(net=net, precise=precise, **known).to(pick_device(device))
 
 # %% ../nbs/10_colorizer.ipynb #ac707a35
 MADE_BY = "colorize: the colours were made by a model"

@@ -123,10 +123,12 @@ def test_a_training_that_is_told_to_end_says_so_and_goes_on(tmp_path, number, na
     for file in sample_photos("valid")[:6]: shutil.copy(file, tmp_path/"colour")
     command, losses = ["colorize-train", "colour", "--epochs", "500", "--batch-size", "4", "--size", "32"], tmp_path/"runs"/"colorizer"/"losses.csv"
     process = subprocess.Popen([str(Path(sys.executable).with_name(command[0])), *command[1:]], cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    deadline = time.time() + 120
-    while not (losses.exists() and losses.read_text().count("\n") > 3) and process.poll() is None and time.time() < deadline: time.sleep(.1)
-    process.send_signal(number)
-    said = process.communicate(timeout=120)[1]
+    try:
+        deadline = time.time() + 300
+        while not (losses.exists() and losses.read_text().count("\n") > 3) and process.poll() is None and time.time() < deadline: time.sleep(.1)
+        process.send_signal(number)
+        said = process.communicate(timeout=300)[1]
+    finally: process.kill()
     assert process.returncode == 128 + number and "Traceback" not in said, said
     assert re.search(rf"runs/colorizer: ended by {name} after step \d+; its checkpoint is written, and it can be resumed\n", said)
     again = run(*command, "--resume", "--max-minutes", 0, cwd=tmp_path)
