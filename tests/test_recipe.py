@@ -1,0 +1,82 @@
+"""A training in stages: interrupted anywhere, it ends where an uninterrupted one does."""
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from colorize.generators import load_config, load_generator
+from colorize.photos import sample_photos
+from colorize.recipe import follow, publish, read_recipe
+
+RECIPE = """
+arch: colorize_net
+arch_args: {width: 16, depth: 2}
+seed: 3
+stages:
+- {name: first, kind: pretrain, size: 32, bs: 4, epochs: 3, lr: 0.003, preview_every: 0}
+- {name: second, kind: pretrain, size: 48, bs: 4, epochs: 2, lr: 0.001, preview_every: 0}
+- {name: third, kind: adversarial, size: 32, bs: 4, epochs: 1, choose_every: 2, preview_every: 0}
+"""
+
+
+@pytest.fixture
+def place(tmp_path):
+    for part, files in (("train", sample_photos("train")[:12]), ("valid", sample_photos("valid")[:4])):
+        (tmp_path/"photos"/part).mkdir(parents=True)
+        for file in files: shutil.copy(file, tmp_path/"photos"/part)
+    (tmp_path/"recipe.yaml").write_text(RECIPE)
+    return tmp_path
+
+
+def weights(folder): return load_file(folder/"model.safetensors")
+
+
+def test_interrupted_in_every_stage_it_ends_the_same(place):
+    whole, finished = follow(place/"recipe.yaml", place/"photos", place/"whole", progress=False)
+    assert finished and whole == place/"whole"/"third"
+    steps, done, calls = [], False, 0
+    while not done:
+        model, done = follow(place/"recipe.yaml", place/"photos", place/"pieces", max_minutes=1e-4, progress=False)
+        steps.append(model and model.name)
+        assert (calls := calls + 1) < 100
+    assert calls > 3 and list(dict.fromkeys(steps)) == [None, "first", "second", "third"], steps
+    for key, value in weights(whole).items(): assert (weights(model)[key] - value).abs().max() < 1e-5, key
+
+
+def test_a_split_is_made_where_there_is_none(place):
+    for file in (place/"photos"/"valid").iterdir(): file.rename(place/"photos"/file.name)
+    shutil.rmtree(place/"photos"/"valid")
+    _, finished = follow(read_recipe(place/"recipe.yaml") | dict(stages=read_recipe(place/"recipe.yaml")["stages"][:1]), place/"photos", place/"run", progress=False)
+    assert finished and load_config(place/"run"/"first")["training"]["photos"] == 13
+
+
+@pytest.mark.parametrize("text, sentence", [
+    ("stages: [", "not readable as YAML"), ("7", "needs stages"), ("stages: []", "needs stages"), ("stages: [7]", "needs a name, a kind and a size"),
+    ("stages: [{name: ../x, kind: pretrain, size: 32}]", "no name for a folder"), ("colour: red\nstages: [{name: x, kind: pretrain, size: 32}]", "has no 'colour'"),
+    ("arch: vgg\nstages: [{name: x, kind: pretrain, size: 32}]", "no generator 'vgg'"), ("stages: [{name: x, kind: pretrain, size: 32, run: elsewhere}]", "has no 'run'"),
+    ("stages: [{name: x, kind: pretrain, size: 32, tolerance: 1}]", "has no 'tolerance'"), ("!!python/object/apply:os.system [echo]", "not readable as YAML")])
+def test_recipes_that_are_none_get_a_sentence(tmp_path, text, sentence):
+    (tmp_path/"wrong.yaml").write_text(text)
+    with pytest.raises(ValueError, match=sentence) as error: read_recipe(tmp_path/"wrong.yaml")
+    assert "wrong.yaml" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_recipes_of_the_project_can_be_read():
+    files = list((Path(__file__).parent.parent/"recipes").glob("*.yaml"))
+    assert files
+    for file in files: read_recipe(file)
+
+
+def test_the_command(place):
+    command = [str(Path(sys.executable).with_name("colorize-recipe")), place/"recipe.yaml", place/"photos", "--run", place/"run"]
+    stopped = subprocess.run([*command, "--max-minutes", "0"], text=True, capture_output=True)
+    assert stopped.returncode == 0 and "the same command goes on" in stopped.stdout, stopped.stderr
+    done = subprocess.run(command, text=True, capture_output=True)
+    assert done.returncode == 0 and f"the model is in {place/'run'/'third'}" in done.stdout, done.stderr
+    wrong = subprocess.run([command[0], place/"no.yaml", place/"photos"], text=True, capture_output=True)
+    assert wrong.returncode == 1 and "no such recipe" in wrong.stderr and "Traceback" not in wrong.stderr
+    publish(place/"run"/"third", place/"box", size=96)
+    assert load_config(place/"box")["size"] == 96 and load_generator(place/"box")
