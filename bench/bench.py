@@ -20,6 +20,7 @@ import tempfile
 import time
 import warnings
 from datetime import date
+from importlib.util import find_spec
 from pathlib import Path
 
 warnings.filterwarnings("ignore")
@@ -173,7 +174,9 @@ def inference(bench):
     for n in (1, 8):
         squares = bench.squares(n)
         rgb = torch.stack([torch.from_numpy(p.copy()).permute(2, 0, 1) for p in squares])
-        yield f"inference, 256², batch {n}", n, {"usual": lambda: usual.colours(net, squares), "ours": lambda: ours(bench.full, rgb), "ours, half": lambda: ours(bench.half, rgb)}, n*limit/bench.rate
+        ways = {"usual": lambda: usual.colours(net, squares), "ours": lambda: ours(bench.full, rgb), "ours, half": lambda: ours(bench.half, rgb)}
+        ways |= {name: lambda colorizer=colorizer: ours(colorizer, rgb) for name, colorizer in bench.engines.items()}
+        yield f"inference, 256², batch {n}", n, ways, n*limit/bench.rate
 
 
 @stage
@@ -227,6 +230,9 @@ class Bench:
         for name, args in (("full", {}), ("half", dict(half=True))):
             save_generator(self.folder/name, resnet_unet(**args), dict(arch="resnet_unet", arch_args=args, scale=LabScale().to_dict(), size=256))
             setattr(self, name, Colorizer.from_pretrained(self.folder/name, str(device)))
+        self.engines = {}
+        for engine, package in (("onnx", "onnxruntime"), ("openvino", "openvino")):
+            if find_spec(package): self.engines |= {f"ours, {name}, {engine}".replace("full, ", ""): Colorizer.from_pretrained(self.folder/name, "cpu", engine=engine) for name in ("full", "half")}
 
     def squares(self, n): return [np.asarray(Image.open(f).convert("RGB").resize((256, 256))) for f in sample_photos("train")[:n]]
 

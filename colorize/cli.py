@@ -444,7 +444,7 @@ def _report(done, before, total, faults, notes, why, made, where):
     return int(done < total)
 
 # %% ../nbs/15_cli.ipynb #cbc8e2c0
-def _colorize_all(photos, out, model, device, precise, jobs, again, mood, **settings):
+def _colorize_all(photos, out, model, how, jobs, again, mood, **settings):
     from colorize.colorizer import Colorizer
     from colorize.mood import Mood
     mood, out = Mood(**mood).to_dict(), out and Path(out)
@@ -456,10 +456,10 @@ def _colorize_all(photos, out, model, device, precise, jobs, again, mood, **sett
         records = {home: stack.enter_context(Manifest(home, links=not out)) for home in homes.values()}
         todo, faults, made = plan(photos, out, records)
         total = len(todo) + len(faults)
-        colorizer = Colorizer.from_pretrained(model, device, precise)
-        key = fingerprint(colorizer, **{**settings, **mood, "size": settings["size"] or colorizer.size, **({"precise": True} if precise else {})}) if records else ""
+        colorizer = Colorizer.from_pretrained(model, **how)
+        key = fingerprint(colorizer, **{**settings, **mood, "size": settings["size"] or colorizer.size, **({"precise": True} if how["precise"] else {})}) if records else ""
         new = [job for job in todo if again or job.home is None or not records[job.home].is_done(job, key, settings["compare"])]
-        copies, gate = Copies(lambda: Colorizer.from_pretrained(model, device, precise), min(jobs, len(new)) - 1), Gate(100_000_000)
+        copies, gate = Copies(lambda: Colorizer.from_pretrained(model, **how), min(jobs, len(new)) - 1), Gate(100_000_000)
         copies.free.put(colorizer)
         def do(photo, target):
             with gate.through(pixels_of(photo)), copies.one() as colorizer: return colorize_one(colorizer, photo, target, **settings, **mood)
@@ -477,6 +477,7 @@ def colorize(
     size:int=None, # pixels at which the network looks at a photograph; else the model's own
     device:str=None, # cuda, mps or cpu; else the first of these that is there
     precise:bool=False, # float32 throughout, even where bfloat16 is faster
+    engine:Annotated[str, {"choices": ["torch", "onnx", "openvino"]}]="torch", # what runs the network; the last two are optional packages
     compare:bool=False, # also write NAME-compare.EXT: grey and colorized, side by side
     jobs:int=1, # photographs that are worked on at a time
     again:bool=False, # of a folder, do what is done already, too
@@ -494,8 +495,8 @@ def colorize(
     "Colorize photographs: full size, own lightness, new colours"
     if not photos: raise CliError("which photograph? Give a file or a folder, or see colorize --help")
     mood = dict(hue=hue, warmth=warmth, saturation=saturation, vibrance=vibrance, max_chroma=max_chroma)
-    try: return _colorize_all(photos, out, model, device, precise, jobs, again, mood, size=size, compare=compare, auto_contrast=auto_contrast, negative=negative, deep=deep, metadata=metadata, mark=mark)
-    except (ValueError, OSError, RuntimeError) as error: raise CliError(one_line(error)) from error
+    try: return _colorize_all(photos, out, model, dict(device=device, precise=precise, engine=engine), jobs, again, mood, size=size, compare=compare, auto_contrast=auto_contrast, negative=negative, deep=deep, metadata=metadata, mark=mark)
+    except (ValueError, OSError, RuntimeError, ImportError) as error: raise CliError(one_line(error)) from error
 
 # %% ../nbs/15_cli.ipynb #77238e5b
 def valid_share(split:str, # "80:20", "9:1" or "0.8"

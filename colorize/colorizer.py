@@ -92,12 +92,13 @@ class Colorizer(nn.Module, PyTorchModelHubMixin, library_name="colorize", licens
                  training:dict=None, # how it was trained, to be kept with it
                  net:nn.Module=None, # the generator, if it is there already
                  precise:bool=False, # float32 throughout, even where bfloat16 is faster
+                 engine:str="torch", # what runs the network: "torch", or on the processor "onnx" or "openvino"
     ):
         super().__init__()
         self.config = dict(arch=arch, arch_args=arch_args or {}, scale=scale or LabScale().to_dict(), size=size, training=training or {})
         self.scale, self.size = LabScale.from_dict(self.config["scale"]), size
         self.net, self._turn = (net or create_generator(arch, **self.config["arch_args"])).eval(), _Turn()
-        self.precise, self._quick = precise, (None, None)
+        self.precise, self.engine, self._quick = precise, engine, (None, None)
 
     @property
     def device(self): return next(self.net.parameters()).device
@@ -106,11 +107,25 @@ class Colorizer(nn.Module, PyTorchModelHubMixin, library_name="colorize", licens
 @patch
 def _network(self:Colorizer):
     "The network in the form that is fastest here, and its number format"
+    state = self.engine, self.precise, self.device, sum(t._version for t in (*self.net.parameters(), *self.net.buffers()))
+    if self._quick[0] != state: self._quick = state, *self._prepared()
+    return self._quick[1:]
+
+@patch
+def _prepared(self:Colorizer):
+    if self.engine != "torch":
+        from colorize.engines import engine_net
+        return engine_net(self.engine, self.net, self.precise), torch.float32
     dtype = None if self.precise or hasattr(self.net, "sfs") else fast_dtype(self.device)
-    if dtype is None: return self.net, torch.float32
-    state = self.device, sum(t._version for t in (*self.net.parameters(), *self.net.buffers()))
-    if self._quick[0] != state: self._quick = state, copy.deepcopy(self.net).to(dtype=dtype, memory_format=torch.channels_last)
-    return self._quick[1], dtype
+    return (self.net, torch.float32) if dtype is None else (copy.deepcopy(self.net).to(dtype=dtype, memory_format=torch.channels_last), dtype)
+
+@patch
+def export(self:Colorizer,
+           file:Path|str, # .onnx
+): # raises ImportError with a sentence where the package onnx is missing
+    "The network as an ONNX file, with its scale and working size in the metadata"
+    from colorize.engines import export_onnx
+    export_onnx(self.net, file, self.config)
 
 # %% ../nbs/10_colorizer.ipynb #b6fac86c
 @patch
@@ -187,6 +202,7 @@ def from_pretrained(cls:Colorizer,
                     name:str|Path=None, # a folder, a name on the hub, or None for the model that comes with the package
                     device:str=None, # see `pick_device`
                     precise:bool=False, # float32 throughout, even where bfloat16 is faster
+                    engine:str="torch", # what runs the network: "torch", or on the processor "onnx" or "openvino"
                     **kwargs, # of huggingface_hub's snapshot_download: revision, token, cache_dir…
 )->Colorizer: # raises FileNotFoundError or ValueError with a sentence
     "The colorizer that was saved in a folder, or that lies on the hub"
@@ -195,7 +211,9 @@ def from_pretrained(cls:Colorizer,
     folder = Path(name or PRETRAINED)
     net, config = load_generator(folder if os.path.lexists(folder) else _download(str(name), **kwargs), plain=True)
     known = {key: config[key] for key in ("arch", "arch_args", "scale", "size", "training") if key in config}
-    return cls(net=net, precise=precise, **known).to(pick_device(device))
+    made = cls(net=net, precise=precise, engine=engine, **known).to(pick_device(device))
+    if engine != "torch": made._network()
+    return made
 
 # %% ../nbs/10_colorizer.ipynb #ac707a35
 MADE_BY = "colorize: the colours were made by a model"

@@ -172,7 +172,9 @@ class _Block(nn.Module):
 # %% ../nbs/05_generators.ipynb #d071dd99
 def _activated(n_in, n_out, size=3): return nn.Sequential(_conv(n_in, n_out, size), nn.ReLU())
 def _shuffled(n_in, n_out): return nn.Sequential(_activated(n_in, 4*n_out, 1), nn.PixelShuffle(2))
-def _resized(x, like, mode="nearest"): return x if x.shape[-2:] == like.shape[-2:] else F.interpolate(x, like.shape[-2:], mode=mode)
+def _resized(x, like, mode="nearest"):
+    fits = not torch.jit.is_tracing() and x.shape[-2:] == like.shape[-2:]
+    return x if fits else F.interpolate(x, like.shape[-2:], mode=mode)
 
 class _Up(nn.Module):
     "Twice the size, with what the body knew at that size"
