@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ENGINES', 'export_onnx', 'OnnxNet', 'OpenVinoNet', 'engine_net']
 
-# %% ../nbs/18_engines.ipynb #25b65985
-import json
+# %% ../nbs/18_engines.ipynb #9ad60454
+import json, warnings
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .basics import written
 
-# %% ../nbs/18_engines.ipynb #bd5cd5e7
+# %% ../nbs/18_engines.ipynb #f6e19e7a
 def _missing(package, error): return ImportError(f"this engine needs the package {package}, which is not installed: pip install colorize-course[engines] ({error})")
 
 def export_onnx(net:nn.Module, # from (B, 1, H, W) to (B, 2, H, W), such as a `PlainUnet`
@@ -26,21 +26,22 @@ def export_onnx(net:nn.Module, # from (B, 1, H, W) to (B, 2, H, W), such as a `P
     try: import onnx
     except ImportError as error: raise _missing("onnx", error) from None
     free = {0: "batch", 2: "height", 3: "width"}
-    with written(file) as path:
+    with written(file) as path, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         torch.onnx.export(net.eval(), (torch.zeros(1, 1, 64, 96),), str(path), input_names=["L"], output_names=["ab"], dynamic_axes={"L": free, "ab": free}, opset_version=opset, dynamo=False)
         if config:
             model = onnx.load(path)
             onnx.helper.set_model_props(model, {"colorize": json.dumps(config)})
             onnx.save(model, path)
 
-# %% ../nbs/18_engines.ipynb #f234e95b
+# %% ../nbs/18_engines.ipynb #78179293
 class OnnxNet:
     "A network in an ONNX file, run by onnxruntime on the processor: from (B, 1, H, W) to (B, 2, H, W), float32"
     def __init__(self, file:Path|str): # raises ImportError, or ValueError for a file that is none
         try: import onnxruntime
         except ImportError as error: raise _missing("onnxruntime", error) from None
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
+        options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 4
         try: self.session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         except Exception as error: raise ValueError(f"{file}: onnxruntime can't run this file ({str(error).splitlines()[0][:160]})") from error
         self.config = json.loads(self.session.get_modelmeta().custom_metadata_map.get("colorize", "{}"))
@@ -49,7 +50,7 @@ class OnnxNet:
         try: return torch.from_numpy(self.session.run(None, {self.session.get_inputs()[0].name: L.float().numpy()})[0])
         except Exception as error: raise RuntimeError(f"onnxruntime: {str(error).splitlines()[0][:160]}") from error
 
-# %% ../nbs/18_engines.ipynb #e3384802
+# %% ../nbs/18_engines.ipynb #f79b0352
 class OpenVinoNet:
     "A network run by OpenVINO on the processor: from (B, 1, H, W) to (B, 2, H, W), float32"
     def __init__(self,
@@ -64,7 +65,7 @@ class OpenVinoNet:
 
     def __call__(self, L:Tensor)->Tensor: return torch.from_numpy(self.compiled(L.float().numpy())[0].copy())
 
-# %% ../nbs/18_engines.ipynb #fe106183
+# %% ../nbs/18_engines.ipynb #ce9485eb
 ENGINES = ("torch", "onnx", "openvino")
 
 def engine_net(engine:str, # of `ENGINES`, not "torch"
