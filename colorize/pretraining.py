@@ -240,6 +240,8 @@ class Checkpoint(Callback):
         self.keep = self.asked = self.halted = False
         self.stop = self.path.with_name("stop")
 
+    def agreed(self, wish): return bool(wish) # is overridden where several processes train together
+
 # %% ../nbs/07_pretraining.ipynb #043deb37
 @patch
 def after_create(self:Checkpoint):
@@ -292,7 +294,7 @@ def after_batch(self:Checkpoint):
         return
     now, self.batches = time.monotonic(), self.first + self.iter + 1
     late = self.max_minutes is not None and now - self.started > 60*self.max_minutes
-    if late or self.asked or self.stop.exists(): self.halt()
+    if self.agreed(late or self.asked or self.stop.exists()): self.halt()
     if now - self.saved > 60*self.minutes: self.save()
 
 @patch
@@ -303,7 +305,7 @@ def halt(self:Checkpoint):
 
 @patch
 def after_validate(self:Checkpoint):
-    if self.asked: self.halt()
+    if self.agreed(self.asked): self.halt()
 
 # %% ../nbs/07_pretraining.ipynb #21387a13
 @patch
