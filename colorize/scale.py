@@ -284,7 +284,7 @@ def ray_cluster(address:str=None, # of one that is there, as ray.init takes it: 
     except ImportError as error: raise ImportError(EXTRA) from error
     if ray.is_initialized(): yield ray; return
     own = {} if address else dict(num_cpus=workers or os.cpu_count(), object_store_memory=store, include_dashboard=False)
-    with _hushed(): ray.init(address, log_to_driver=False, logging_level="ERROR", **own)
+    with _hushed(): ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **own)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel("ERROR")
