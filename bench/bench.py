@@ -47,15 +47,20 @@ def wait(device):
     if device.type == "cuda": torch.cuda.synchronize()
 
 
-def in_turns(ways, rounds, device):
+class Took:
+    "What a way has measured itself, because not all that it did was to count"
+    def __init__(self, seconds): self.seconds = seconds
+
+
+def in_turns(ways, rounds, device, warm=True):
     "Seconds of each way, one after the other, `rounds` times after a warm-up"
     taken = {name: [] for name in ways}
-    for i in range(rounds + 1):
+    for i in range(0 if warm else 1, rounds + 1):
         for name, way in ways.items():
             begun = time.perf_counter()
             given = way()
             wait(device)
-            seconds = given if isinstance(given, float) else time.perf_counter() - begun
+            seconds = given.seconds if isinstance(given, Took) else time.perf_counter() - begun
             if i: taken[name].append(seconds)
     return taken
 
@@ -103,7 +108,7 @@ def batches(bench):
             with tempfile.TemporaryDirectory(dir=bench.folder) as cache:
                 begun = time.perf_counter()
                 for _ in photo_dls((files, files[:1]), size=256, bs=32, cache=cache, num_workers=workers, progress=False, device=str(bench.device)).train: pass
-                return time.perf_counter() - begun
+                return Took(time.perf_counter() - begun)
         kept = photo_dls((files, files[:1]), size=256, bs=32, cache=bench.folder/"cache", num_workers=workers, progress=False, device=str(bench.device)).train
         ways = {"usual": lambda: [None for _ in loader], "ours": lambda: [None for _ in kept], "ours, first epoch": first}
         yield f"batches, 256², {workers} workers", 128, ways, 128*256*256*3*(1 + 4)/bench.bandwidth
@@ -126,7 +131,7 @@ def a_step(learn):
     def run():
         clock = Clock()
         with learn.no_bar(), learn.no_logging(), contextlib.redirect_stdout(io.StringIO()): learn.fit(1, 1e-4, cbs=clock)
-        return statistics.median(clock.times)
+        return Took(statistics.median(clock.times))
     return run
 
 
@@ -267,12 +272,20 @@ def draw(rows, file, title):
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
     rows = [r for r in rows if r["way"] != "usual" and r["times the usual"] == r["times the usual"]]
+    if not rows: return
     fig, ax = plt.subplots(figsize=(9, .32*len(rows) + 1.2), layout="constrained")
     names = [r["stage"] + ("" if r["way"] == "ours" else f" ({r['way'].removeprefix('ours, ')})") for r in rows]
     ax.barh(names[::-1], [r["times the usual"] for r in rows][::-1], color=["#0072b2" if r["way"] == "ours" else "#56b4e9" for r in rows][::-1])
     ax.axvline(1, c="k", lw=1)
     ax.set(xlabel="times as fast as the usual way (medians)", title=title)
     fig.savefig(file, dpi=110)
+    plt.close(fig)
+
+
+def keep(out, machine, rounds, rows):
+    "Write what is known so far"
+    (out/"results.json").write_text(json.dumps(dict(machine=machine, rounds=rounds, rows=[{k: None if v != v else v for k, v in row.items()} for row in rows]), indent=1) + "\n")
+    draw(rows, out/"results.png", f"{machine['gpu'] or machine['processor']}, {machine['cores']} cores, {machine['date']}")
 
 
 def main():
@@ -284,23 +297,22 @@ def main():
     device, rows = pick_device(), []
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(folder, device)
+        machine = dict(processor=_processor(), cores=os.cpu_count(), gpu=torch.cuda.get_device_name() if device.type == "cuda" else None, number_format=str(bench.dtype).removeprefix("torch."),
+                       bandwidth=bench.bandwidth, multiply_adds=bench.rate, python=platform.python_version(), torch=torch.__version__, date=date.today().isoformat(), threads=torch.get_num_threads(),
+                       load_before=LOAD)
         for name in args.only:
             for what, n, ways, limit in STAGES[name](bench):
                 print(f"{what} …", file=sys.stderr)
-                taken = in_turns(ways, args.rounds, device)
+                taken = in_turns(ways, 1 if n > 100 and name == "commands" else args.rounds, device, warm=n < 100 or name != "commands")
                 base = statistics.median(taken["usual"]) if "usual" in taken else float("nan")
                 for way, seconds in taken.items():
                     median = statistics.median(seconds)
                     peak = bench.peaks.get((what, way))
                     rows.append({"stage": what, "way": way, "seconds": median, "least": min(seconds), "most": max(seconds), "a second": n/median, "times the usual": base/median,
                                  "of the limit": limit/median if limit else float("nan"), "MB": statistics.median(peak)/1e6 if peak else float("nan")})
-    machine = dict(processor=_processor(), cores=os.cpu_count(), gpu=torch.cuda.get_device_name() if device.type == "cuda" else None, number_format=str(bench.dtype).removeprefix("torch."),
-                   bandwidth=bench.bandwidth, multiply_adds=bench.rate, python=platform.python_version(), torch=torch.__version__, date=date.today().isoformat(), threads=torch.get_num_threads(),
-                   load_before=LOAD)
+                keep(args.out, machine, args.rounds, rows)
     print(report(rows))
     print(json.dumps(machine, indent=1))
-    (args.out/"results.json").write_text(json.dumps(dict(machine=machine, rounds=args.rounds, rows=[{k: None if v != v else v for k, v in row.items()} for row in rows]), indent=1) + "\n")
-    draw(rows, args.out/"results.png", f"{machine['gpu'] or machine['processor']}, {machine['cores']} cores, {machine['date']}")
 
 
 def _processor():
