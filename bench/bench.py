@@ -1,6 +1,6 @@
 """Every stage against the usual way of doing the same thing (usual.py), in turns, in one run.
 
-    make bench                                     about 10 minutes on two cores; a GPU is used where there is one
+    make bench                                     about a quarter of an hour on two cores; a GPU is used where there is one
     python bench/bench.py --only lab inference     some of the stages        --rounds 5        more rounds
 
 Prints a table, and writes results.json and results.png beside this file. A figure is the median over the rounds, after one round to warm up;
@@ -114,22 +114,21 @@ def batches(bench):
         yield f"batches, 256², {workers} workers", 128, ways, 128*256*256*3*(1 + 4)/bench.bandwidth
 
 
-class Clock:
-    "Seconds of each step of a fastai Learner"
-    def __new__(cls):
-        from fastai.callback.core import Callback
-        class Clock(Callback):
-            run_valid, order = False, 100
-            def before_fit(self): self.times = []
-            def before_batch(self): self.begun = time.perf_counter()
-            def after_batch(self): wait(self.dls.device); self.times.append(time.perf_counter() - self.begun)
-        return Clock()
+def step_clock():
+    "A fastai callback that notes the seconds of each step"
+    from fastai.callback.core import Callback
+    class Clock(Callback):
+        run_valid, order = False, 100
+        def before_fit(self): self.times = []
+        def before_batch(self): self.begun = time.perf_counter()
+        def after_batch(self): wait(self.dls.device); self.times.append(time.perf_counter() - self.begun)
+    return Clock()
 
 
 def a_step(learn):
     "Median seconds of a step of this Learner"
     def run():
-        clock = Clock()
+        clock = step_clock()
         with learn.no_bar(), learn.no_logging(), contextlib.redirect_stdout(io.StringIO()): learn.fit(1, 1e-4, cbs=clock)
         return Took(statistics.median(clock.times))
     return run

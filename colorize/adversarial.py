@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['GAN_NAMES', 'colour_errors', 'Adversary', 'gan_learner', 'MixedGradients', 'GANWarning', 'diagnosis', 'Watch', 'EMA',
            'averaged', 'choose', 'Choice', 'save_fakes', 'Fakes', 'Pairs', 'pairs_right', 'pretrain_discriminator',
-           'train_gan', 'train_colorizer']
+           'train_gan', 'train_colorizer', 'run_finished']
 
 # %% ../nbs/08_adversarial.ipynb #ccb5e55d
 import random, tempfile, time, warnings
@@ -409,13 +409,16 @@ def train_colorizer(dls:DataLoaders, # from `photo_dls`
     if adversarial is None: return pretrain(dls, run, max_minutes=max_minutes, resume=resume, save=save, **pretraining, **kwargs)
     _check(dls, **adversarial)
     first = run/"pretraining"
-    if not (resume and _finished(first)):
+    if not (resume and run_finished(first)):
         learn = pretrain(dls, first, max_minutes=max_minutes, resume=resume, **pretraining, **kwargs)
         if not learn.checkpoint.finished: return learn
     left = max_minutes and max(0, max_minutes - (time.monotonic() - begun)/60)
     return train_gan(dls, run, first, max_minutes=left, resume=resume and (run/"losses.csv").exists(), save=save, **adversarial, **kwargs)
 
-def _finished(run): return (run/"config.json").exists() and load_config(run)["training"]["finished"]
+def run_finished(run:Path, # folder of a run
+)->bool: # is its model there, trained to the end?
+    "Has a run reached its end?"
+    return (run/"config.json").exists() and bool((load_config(run).get("training") or {}).get("finished"))
 
 def _check(dls, gan_loss="bce", label_smoothing=0., minimax=False, discriminator="patch", d_args=None, decay="none", **_):
     "What is wrong with the second phase is said before the first begins"

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PHOTO_SUFFIXES', 'MAX_PIXELS', 'FORMATS', 'D50', 'SRGB', 'ADOBE_RGB', 'TURNS', 'KEPT_TAGS', 'PhotoError',
-           'find_photos', 'sample_photos', 'photo_credits', 'to_8_bits', 'icc_profile', 'Photo', 'open_photo',
-           'photo_size', 'check_photos', 'small_lab', 'mean_chroma', 'hidden_colour', 'is_grey', 'drop_grey',
-           'photo_table', 'exif_text', 'load_exif', 'read_photo', 'split_photos', 'draw_split', 'unpack', 'coco_sample',
-           'inverted', 'stretched_contrast', 'lab_pixels', 'ab_density', 'ab_outline', 'show_ab_density']
+           'walk_photos', 'find_photos', 'sample_photos', 'photo_credits', 'to_8_bits', 'icc_profile', 'Photo',
+           'open_photo', 'photo_size', 'check_photos', 'small_lab', 'mean_chroma', 'hidden_colour', 'is_grey',
+           'drop_grey', 'photo_table', 'exif_text', 'load_exif', 'read_photo', 'split_photos', 'draw_split', 'unpack',
+           'coco_sample', 'inverted', 'stretched_contrast', 'lab_pixels', 'ab_density', 'ab_outline', 'show_ab_density']
 
 # %% ../nbs/02_photos.ipynb #c62f6916
 import io, logging, lzma, math, os, random, re, struct, sys, tarfile, tempfile, threading, warnings, zipfile, zlib
@@ -18,9 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 from torch import Tensor
 
+from .basics import one_line
 from .lab import rgb_to_lab
 
 # %% ../nbs/02_photos.ipynb #80e4b399
@@ -32,6 +33,21 @@ PHOTO_SUFFIXES = frozenset("""
     .apng .avif .avifs .bmp .dib .gif .heic .heif .j2c .j2k .jfif .jp2 .jpc .jpe .jpeg .jpf .jpg .jpx .mpo
     .pbm .pcx .pfm .pgm .png .pnm .ppm .psd .qoi .sgi .tga .tif .tiff .webp""".split())
 
+# %% ../nbs/02_photos.ipynb #50012024
+def walk_photos(
+    folder:Path, # a folder
+    recurse:bool=True, # look into the folders within it, too
+    entered:set=None, # real paths of folders that are not entered again; those entered are added
+    onerror=None, # is given the OSError of a folder that can't be looked into
+): # yields paths
+    "Everything in a folder that has the suffix of a picture, without hidden files and folders"
+    entered = set() if entered is None else entered
+    for here, folders, names in os.walk(folder, onerror=onerror, followlinks=True):
+        folders[:] = sorted(name for name in folders if recurse and not name.startswith("."))
+        if (real := os.path.realpath(here)) in entered: folders.clear(); continue
+        entered.add(real)
+        yield from (Path(here, name) for name in names if not name.startswith(".") and Path(name).suffix.lower() in PHOTO_SUFFIXES)
+
 # %% ../nbs/02_photos.ipynb #0a723a15
 def find_photos(
     folder:str|Path, # a folder
@@ -41,13 +57,7 @@ def find_photos(
     folder = Path(folder)
     if not folder.exists(): raise PhotoError(f"{folder}: there is no such folder")
     if not folder.is_dir(): raise PhotoError(f"{folder}: this is a file, where a folder of photographs was expected")
-    found, entered = [], set()
-    for here, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if recurse and not name.startswith("."))
-        if (real := os.path.realpath(here)) in entered: folders.clear(); continue
-        entered.add(real)
-        found += [Path(here, name) for name in names if not name.startswith(".") and Path(name).suffix.lower() in PHOTO_SUFFIXES]
-    found = sorted(file for file in found if file.is_file() or not file.exists())
+    found = sorted(file for file in walk_photos(folder, recurse) if file.is_file() or not file.exists())
     if not found: raise PhotoError(f"{folder}: there are no photographs in this folder")
     return found
 
@@ -173,25 +183,20 @@ def _from_array(array, name):
                          "expected is height × width (× 3) of uint8")
     return (to_8_bits(array), array) if colour and array.dtype == np.uint16 else (Image.fromarray(array), None)
 
-# %% ../nbs/02_photos.ipynb #6c9c7175
-def _printable(text):
-    "On one line, whatever bytes a file name has"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
-
 # %% ../nbs/02_photos.ipynb #293e75bb
 def _name_of(source):
     "What to call a photograph in a message"
-    if isinstance(source, (str, Path)): return _printable(str(source))
-    return _printable(str(getattr(source, "filename", "") or getattr(source, "name", "") or "the picture"))
+    if isinstance(source, (str, Path)): return one_line(str(source))
+    return one_line(str(getattr(source, "filename", "") or getattr(source, "name", "") or "the picture"))
 
 # %% ../nbs/02_photos.ipynb #bfbeaae0
-def _fault(error, name):
+def _fault(error):
     "What went wrong, as a sentence"
     if isinstance(error, UnidentifiedImageError): return "this is not a picture, or of a format that Pillow does not know"
     if isinstance(error, Image.DecompressionBombError): return f"it has more than {MAX_PIXELS:,} pixels"
     if isinstance(error, PermissionError): return "you have no permission to read it"
     if isinstance(error, MemoryError): return "there is not enough memory for it"
-    return f"the picture is damaged or cut short ({_printable(' '.join(str(error).split())) or type(error).__name__})"
+    return f"the picture is damaged or cut short ({one_line(' '.join(str(error).split())) or type(error).__name__})"
 
 # %% ../nbs/02_photos.ipynb #083ecb88
 _relaxed = dict(lock=threading.Lock(), users=0)
@@ -335,7 +340,7 @@ class Photo:
     def size(self): return self.rgb.size
 
 # %% ../nbs/02_photos.ipynb #c6da20e5
-def _first_page(picture, notes):
+def _first_page(picture):
     "Go to the first page that is no thumbnail"
     try:
         while getattr(picture, "tag_v2", {}).get(254, 0) & 1: picture.seek(picture.tell() + 1)
@@ -453,14 +458,14 @@ def _in_srgb(convert, picture, profile, notes):
     "`convert` with the profile, or the picture as it is where the profile is of no use"
     try: return convert(picture, profile)
     except Exception as error:
-        notes.append(f"its colour profile could not be used and was left aside ({_printable(str(error))})")
+        notes.append(f"its colour profile could not be used and was left aside ({one_line(str(error))})")
         return picture
 
 # %% ../nbs/02_photos.ipynb #7740db04
-def _of_one_channel(values, picture, profile, notes):
-    "(RGB, None, deep) of deep grey"
+def _of_one_channel(values, profile, notes):
+    "(RGB, deep) of deep grey"
     if profile: values = _in_srgb(_deep_to_srgb, values, profile, notes)
-    return to_8_bits(values).convert("RGB"), None, np.broadcast_to(values[..., None], (*values.shape, 3))
+    return to_8_bits(values).convert("RGB"), np.broadcast_to(values[..., None], (*values.shape, 3))
 
 # %% ../nbs/02_photos.ipynb #273beaed
 def _of_bytes(picture, profile, notes):
@@ -480,7 +485,7 @@ def _grey_pixels(picture, tags, profile, notes):
     clear = picture.info.get("transparency")
     values = _deep_grey(picture, tags.get(262) == 0, 12 if tags.get(258) == (12,) else 16)
     alpha = Image.fromarray(255*(values != clear).astype(np.uint8)) if isinstance(clear, int) else None
-    rgb, _, values = _of_one_channel(values, picture, profile, notes)
+    rgb, values = _of_one_channel(values, profile, notes)
     return rgb, alpha, values
 
 # %% ../nbs/02_photos.ipynb #deb8e2f4
@@ -503,7 +508,7 @@ def _pixels(picture, file, name, deep, notes):
     if raw == "LA;16B":
         both = _low_bytes(file, name, page, "RGBA")
         values = np.asarray(both.getchannel(0)).astype(np.uint16) << 8 | np.asarray(both.getchannel(1))
-        rgb, _, values = _of_one_channel(values, picture, profile, notes)
+        rgb, values = _of_one_channel(values, profile, notes)
         return rgb, picture.getchannel("A"), values
     if raw[-4:] in _OTHER_END and isinstance(picture.info.get("transparency"), tuple):
         picture.info["transparency"] = tuple(v >> 8 for v in picture.info["transparency"])
@@ -513,10 +518,9 @@ def _pixels(picture, file, name, deep, notes):
 # %% ../nbs/02_photos.ipynb #96c9508d
 def _read(source, name, deep, remarks):
     "The Photo of anything that `open_photo` takes"
-    notes = []
     if isinstance(source, np.ndarray):
         picture, values = _from_array(source, name)
-        return Photo(picture.convert("RGB"), deep=values, notes=notes) if values is not None else _finish(picture, None, name, deep, remarks)
+        return Photo(picture.convert("RGB"), deep=values) if values is not None else _finish(picture, None, name, deep, remarks)
     if isinstance(source, Image.Image): return _finish(source.copy(), None, name, deep, remarks)
     with _file_of(source, name) as file:
         try: picture = _open(file, name)
@@ -540,7 +544,7 @@ def _plain(picture): return picture.copy() if isinstance(picture, ImageFile.Imag
 def _finish(picture, file, name, deep, remarks):
     "From the opened picture to the Photo"
     notes = []
-    _check_size(*_first_page(picture, notes).size, file, name)
+    _check_size(*_first_page(picture).size, file, name)
     rgb, alpha, values = _pixels(picture, file, name, deep, notes)
     try: orientation = picture.getexif().get(0x0112, 1)
     except Exception: orientation = 1
@@ -569,7 +573,7 @@ def _sentences(name):
     try:
         with _own_limits(): yield
     except PhotoError: raise
-    except Exception as error: raise PhotoError(f"{name}: {_fault(error, name)}") from error
+    except Exception as error: raise PhotoError(f"{name}: {_fault(error)}") from error
 
 def _told(source, deep, remarks):
     name = _name_of(source)

@@ -13,9 +13,9 @@ import torch
 import yaml
 from fastcore.script import CliError, call_parse
 
-from .adversarial import train_gan
+from .adversarial import run_finished, train_gan
 from .batches import photo_dls
-from .generators import GENERATORS, load_config, load_generator, save_generator
+from .generators import GENERATORS, load_generator, save_generator
 from .photos import find_photos, split_photos
 from .pretraining import Interrupted, pretrain
 
@@ -50,10 +50,6 @@ def read_recipe(file:Path|str, # in YAML
     return recipe
 
 # %% ../nbs/17_recipe.ipynb #087c23c6
-def _finished(folder):
-    "Is the model of this stage there, trained to the end?"
-    return (folder/"model.safetensors").exists() and bool(load_config(folder).get("training", {}).get("finished"))
-
 def _parts(photos, seed):
     "Training and validation photographs: the folders train and valid, where there are such, or a split"
     photos = Path(photos)
@@ -83,11 +79,11 @@ def follow(recipe:dict|Path|str, # from `read_recipe`, or the file
     files, begun = _parts(photos, recipe["seed"]), time.monotonic()
     for i, stage in enumerate(recipe["stages"]):
         folder = run/stage["name"]
-        if not _finished(folder):
+        if not run_finished(folder):
             left = max_minutes and max_minutes - (time.monotonic() - begun)/60
             if left is not None and left <= 0: return done, False
             _do_stage(recipe, stage, i, files, folder, done, left, device, progress)
-            if not _finished(folder): return done, False
+            if not run_finished(folder): return done, False
         done = folder
     return done, True
 
