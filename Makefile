@@ -43,7 +43,7 @@ $(STAMP): settings.ini setup.py pyproject.toml
 	    echo "colorize needs Python 3.10 or newer; $(PYTHON) is $$("$(PYTHON)" --version 2>&1)." >&2; exit 1; }
 	@echo "Setting up .venv with $$("$(PYTHON)" --version): once, about 5 minutes and 6 GB …"
 	@"$(PYTHON)" -m venv .venv || { echo "The virtual environment could not be made; on Debian and Ubuntu it needs the package python3-venv." >&2; exit 1; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,app,photos,engines,scale]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,app,backbone,photos,engines,scale]'
 	@touch $(STAMP)
 	@echo "Set up."
 

@@ -207,7 +207,7 @@ def from_pretrained(cls:Colorizer,
 )->Colorizer: # raises FileNotFoundError or ValueError with a sentence
     "The colorizer that was saved in a folder, or that lies on the hub"
     if name is None and not (PRETRAINED/"config.json").exists():
-        raise FileNotFoundError("there is no trained model in this package yet: train one with colorize-train, and give the folder of its run")
+        raise FileNotFoundError(f"there is no trained model in this package ({PRETRAINED} has no config.json): install it again, or give the folder of a model")
     folder = Path(name or PRETRAINED)
     net, config = load_generator(folder if os.path.lexists(folder) else _download(str(name), **kwargs), plain=True)
     known = {key: config[key] for key in ("arch", "arch_args", "scale", "size", "training") if key in config}

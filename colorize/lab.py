@@ -76,7 +76,7 @@ def _mix(weights, planes):
 def _curve(x, knee, slope, power):
     "`power(x)` above `knee`, and below it the straight line of this `slope` that continues it"
     held = x.clamp(min=knee)
-    return (x - held).mul_(slope).add_(power(held))
+    return torch.add(power(held), x - held, alpha=slope)
 
 # %% ../nbs/01_lab.ipynb #d043316b
 def _pow(p): return lambda x: x.log2().mul_(p).exp2_()
@@ -96,7 +96,7 @@ def _by_pieces(f, x, channels=3, dtype=None):
     "`f`, a function of pixels from (..., C, H, W) to (..., `channels`, H, W), applied to pieces of `x`"
     if torch.is_grad_enabled() and x.requires_grad: return f(x)
     pixels, images = math.prod(x.shape[-2:]), math.prod(x.shape[:-3])
-    n = 2**18 if x.device.type == "cpu" else 2**22
+    n = 2**16 if x.device.type == "cpu" else 2**22
     flat = x.reshape(images, x.shape[-3], 1, pixels)
     out = flat.new_empty((images, channels, 1, pixels), dtype=dtype or x.dtype)
     at_once = max(1, n//max(1, pixels))
@@ -132,8 +132,8 @@ def _from_linear(c): return _curve(c, .0031308, 12.92/1.055, _pow(1/2.4)).mul_(1
 
 def _lab_to_linear(lab):
     L, a, b = lab.unbind(-3)
-    fy = (L + 16)/116
-    return _mix(_XYZ_TO_RGB, [_cube(f) for f in (fy + a/500, fy, (fy - b/200).clamp(min=0))])
+    fy = (L + 16).mul_(1/116)
+    return _mix(_XYZ_TO_RGB, [_cube(f) for f in (torch.add(fy, a, alpha=1/500), fy, torch.sub(fy, b, alpha=1/200).clamp(min=0))])
 
 # %% ../nbs/01_lab.ipynb #a0e442e8
 def lab_to_rgb(lab:Tensor, # L in 0..100, a and b in CIELAB units, float, shape (..., 3, H, W)

@@ -15,7 +15,7 @@ from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
+from torchvision.transforms.v2.functional import to_pil_image
 from . import __version__
 from .basics import written
 from .batches import seeded
@@ -408,11 +409,17 @@ def _net_of(model):
     return model if isinstance(model, nn.Module) else None
 
 # %% ../nbs/09_metrics.ipynb #b42d7537
+def _as_it_works(colorizer, true):
+    "What a Colorizer sees in each photograph at its own working size, enlarged as `colorize` does it"
+    colours = (colorizer.predict_ab(to_pil_image(levels)) for levels in (255*true.rgb).round().byte().cpu())
+    return torch.cat([F.interpolate(ab[None], true.L.shape[-2:], mode="bicubic", align_corners=False) for ab in colours]).to(true.L.device)
+
 def painter(model, # a Colorizer, a generator (nn.Module), an `Oracle`, or a function from L (B, 1, H, W), 0..100, to ab (B, 2, H, W), CIELAB units
             scale:LabScale=None, # of a generator; a Colorizer brings its own
 ): # function from the truth (`Pictures`) to ab (B, 2, H, W), CIELAB units
     "`model` as a function, whatever it is"
     if isinstance(model, Oracle): return lambda true: model.change(true.ab)
+    if hasattr(model, "predict_ab"): return partial(_as_it_works, model)
     net, scale = _net_of(model), getattr(model, "scale", None) or scale or LabScale()
     if net is None: return lambda true: model(true.L)
     return lambda true: scale.decode_ab(net(scale.encode_L(true.L)).float())

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['BUSY', 'DECAYS', 'Autocast', 'ResumableLearner', 'Interrupted', 'heeding', 'l1_learner', 'LossLog', 'preview',
            'Previews', 'TrainingDiverged', 'Checkpoint', 'load_checkpoint', 'AddedLoss', 'begin_run', 'run_callbacks',
-           'quiet', 'dls_settings', 'model_config', 'StepDecay', 'decay_callbacks', 'pretrain', 'read_losses',
-           'plot_losses', 'show_previews', 'stop_run']
+           'quiet', 'dls_settings', 'model_config', 'StepDecay', 'decay_callbacks', 'body_and_rest', 'frozen',
+           'pretrain', 'read_losses', 'plot_losses', 'show_previews', 'stop_run']
 
 # %% ../nbs/07_pretraining.ipynb #1b619d0b
 import csv, io, math, os, signal, tempfile, threading, time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from torchvision.utils import make_grid
 
 from .basics import NotWritten, Taken, fast_dtype, sweep, taken, writing, written
 from .batches import to_rgb
-from .generators import create_generator, save_generator
+from .generators import body_of, create_generator, save_generator
 from .lab import show_images
 from .losses import FeatureLoss, colourfulness_loss, pixel_loss
 
@@ -461,6 +461,21 @@ def decay_callbacks(decay:str, # "none", "step" or "plateau"
     return kinds[decay]
 
 # %% ../nbs/07_pretraining.ipynb #84c9662e
+def body_and_rest(net:nn.Module, # see `body_of`
+)->list: # its weights, and those of the rest
+    "Two groups of weights, each with a rate of its own"
+    body = body_of(net)
+    own = {id(p) for p in body.parameters()}
+    return [list(body.parameters()), [p for p in net.parameters() if id(p) not in own]]
+
+@contextmanager
+def frozen(part:nn.Module, # of a network
+):
+    "No gradients for the weights of `part` in the block"
+    part.requires_grad_(False)
+    try: yield
+    finally: part.requires_grad_(True)
+
 @delegates(run_callbacks, but=["settings", "state", "names"])
 def pretrain(dls:DataLoaders, # from `photo_dls`
              run:Path|str, # folder of the run; must be new unless `resume`
@@ -470,6 +485,7 @@ def pretrain(dls:DataLoaders, # from `photo_dls`
              weight_decay:float=0.01, # of AdamW
              decay:str="one_cycle", # of the learning rate: "one_cycle", or a constant one that falls as one of `DECAYS` says
              decay_epochs:int=10, # see `decay_callbacks`
+             body_rate:float=1., # learning rate of the body, as a share of `lr`; 0 leaves its weights as they are
              net:nn.Module=None, # the network, if it is there already; else `arch`
              arch:str="resnet_unet", # which generator, see `GENERATORS`
              arch_args:dict=None, # its arguments
@@ -489,6 +505,8 @@ def pretrain(dls:DataLoaders, # from `photo_dls`
     settings = dict(epochs=epochs, lr=lr, loss=loss, weight_decay=weight_decay, arch=arch, arch_args=arch_args, seed=seed, **dls_settings(dls))
     settings |= {k: v for k, v in dict(feature_weight=feature_weight, colourfulness_weight=colourfulness_weight).items() if v}
     if decay != "one_cycle": settings |= dict(decay=decay, decay_epochs=decay_epochs)
+    if body_rate != 1: settings |= dict(body_rate=body_rate)
+    if body_rate not in (0, 1) and decay != "one_cycle": raise ValueError("a body learns at a rate of its own only with one_cycle")
     falling = [] if decay == "one_cycle" else decay_callbacks(decay, lr, decay_epochs)
     with taken(run, what=BUSY):
         state = begin_run(run, settings, resume)
@@ -497,8 +515,10 @@ def pretrain(dls:DataLoaders, # from `photo_dls`
         torch.manual_seed(seed)
         net = net or create_generator(arch, **arch_args, **({"weights": weights} if weights else {}))
         learn = l1_learner(dls, net, loss, weight_decay, precise, [*added, *falling, *run_callbacks(run, settings, state, names, **kwargs)])
+        if body_rate not in (0, 1): learn.splitter = body_and_rest
         learn.checkpoint.keep = save
-        with quiet(learn, not progress): learn.fit_one_cycle(epochs, lr) if decay == "one_cycle" else learn.fit(epochs, lr)
+        rates = lr if body_rate in (0, 1) else slice(lr*body_rate, lr)
+        with quiet(learn, not progress), frozen(body_of(net)) if body_rate == 0 else nullcontext(): learn.fit_one_cycle(epochs, rates) if decay == "one_cycle" else learn.fit(epochs, rates)
         if save: save_generator(run, net, model_config(dls, arch, arch_args, dict(settings, steps=learn.train_iter, finished=learn.checkpoint.finished)))
         learn.checkpoint.done()
     learn.checkpoint.report()

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 import yaml
 from fastcore.script import CliError, call_parse
+from torch import nn
 
 from .adversarial import run_finished, train_gan
 from .batches import photo_dls
@@ -22,7 +23,8 @@ from .pretraining import Interrupted, pretrain
 # %% ../nbs/17_recipe.ipynb #a532bbc8
 STAGES = {"pretrain": pretrain, "adversarial": train_gan}
 _OF_STAGE = {"name", "kind", "size", "bs"}
-_OF_RECIPE = {"arch", "arch_args", "weights", "seed", "stages"}
+_OF_RECIPE = {"arch", "arch_args", "weights", "seed", "stages", "publish"}
+_OF_PUBLISH = {"size", "gain"}
 _NOT_TOLD = {"dls", "run", "net", "start", "arch", "arch_args", "weights", "seed", "resume", "save", "progress", "max_minutes", "kwargs", "show"}
 
 # %% ../nbs/17_recipe.ipynb #4673ef2e
@@ -43,6 +45,7 @@ def read_recipe(file:Path|str, # in YAML
     except (yaml.YAMLError, UnicodeDecodeError) as error: raise ValueError(f"{file}: not readable as YAML ({' '.join(str(error).split())})") from None
     if not isinstance(recipe, dict) or not isinstance(recipe.get("stages"), list) or not recipe["stages"]: raise ValueError(f"{file}: a recipe needs stages")
     if unknown := set(recipe) - _OF_RECIPE: raise ValueError(f"{file}: a recipe has no {sorted(unknown)[0]!r}")
+    if unknown := set(recipe.get("publish") or {}) - _OF_PUBLISH: raise ValueError(f"{file}: publish has no {sorted(unknown)[0]!r}")
     recipe = dict(arch="resnet_unet", arch_args={}, weights=None, seed=42) | recipe
     if recipe["arch"] not in GENERATORS: raise ValueError(f"{file}: there is no generator {recipe['arch']!r}; there are {', '.join(GENERATORS)}")
     for stage in recipe["stages"]:
@@ -85,20 +88,33 @@ def follow(recipe:dict|Path|str, # from `read_recipe`, or the file
             _do_stage(recipe, stage, i, files, folder, done, left, device, progress)
             if not run_finished(folder): return done, False
         done = folder
+    if recipe.get("publish"):
+        publish(done, run/"published", **recipe["publish"])
+        done = run/"published"
     return done, True
 
 # %% ../nbs/17_recipe.ipynb #d14a3153
+def _strengthened(net, gain):
+    "Make a and b of `net` larger by `gain`, in its last convolution; does it work?"
+    L = torch.linspace(-1, 1, 64*64).view(1, 1, 64, 64)
+    with torch.no_grad():
+        before, last = net(L), [m for m in net.modules() if isinstance(m, nn.Conv2d)][-1]
+        for p in last.parameters(): p.mul_(gain)
+        return torch.allclose(net(L), gain*before, atol=1e-4)
+
 def publish(model:Path|str, # folder of a trained model
             target:Path|str, # folder for the smaller one
             size:int=None, # working size to be used with it; the model's own unless told
+            gain:float=1., # make a and b larger by this factor
             **about, # to be kept with it, beside how it was trained
-)->float: # the largest difference of an answer to noise, in the network's scale; raises ValueError where 16 bits don't hold the weights
+)->float: # the largest difference of an answer to noise, in the network's scale; raises ValueError where 16 bits don't hold the weights, or where a last activation stands against `gain`
     "A model with weights of 16 bits"
     net, config = load_generator(model)
     L = torch.rand(4, 1, 96, 128, generator=torch.Generator().manual_seed(0))*2 - 1
-    with torch.no_grad(): answer = net(L)
+    with torch.no_grad(): answer = gain*net(L)
+    if gain != 1 and not _strengthened(net, gain): raise ValueError(f"{model}: what {config['arch']} says does not grow with its last convolution, so a gain of {gain} can't be had")
     if not all(v.half().isfinite().all() for v in net.state_dict().values() if v.is_floating_point()): raise ValueError(f"{model}: a weight is too large for 16 bits")
-    save_generator(target, net.half(), config | dict(size=size or config["size"], training=config.get("training", {}) | about))
+    save_generator(target, net.half(), config | dict(size=size or config["size"], training=config.get("training", {}) | about | (dict(gain=gain) if gain != 1 else {})))
     with torch.no_grad(): return (load_generator(target)[0](L) - answer).abs().max().item()
 
 # %% ../nbs/17_recipe.ipynb #bef4412d

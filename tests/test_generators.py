@@ -13,7 +13,7 @@ from colorize.generators import (ChromaRegressor, ColorizeNet, Pix2PixUNet, Scal
 def test_networks_of_the_reports_have_their_parameters(net, parameters): assert count_parameters(net) == parameters
 
 
-SMALL = {"colorize_net": dict(width=16, depth=2), "scaled_unet": dict(complexity=4), "valid_unet": {}, "pix2pix_unet": dict(filters=4, steps=4)}
+SMALL = {"colorize_net": dict(width=16, depth=2), "scaled_unet": dict(complexity=4), "valid_unet": {}, "pix2pix_unet": dict(filters=4, steps=4), "lite_unet": {}}
 
 
 @pytest.mark.parametrize("arch", SMALL)

@@ -336,11 +336,12 @@ def test_batches_of_any_size_give_the_same_table(colourful):
 
 def test_colorizer_generator_and_function_are_measured_alike(colourful, model):
     from colorize.colorizer import Colorizer
-    colorizer = Colorizer.from_pretrained(model, device="cpu")
+    colorizer = Colorizer.from_pretrained(model, device="cpu", precise=True)
+    colorizer.size = 64
     colorizer.net.train()
     statistics = [b.clone() for b in colorizer.net.buffers()]
     found = evaluate(colourful, colorizer, against=colorizer.net, names=("colorizer", "net"), size=64, progress=False)
-    pd.testing.assert_frame_equal(found.scores["colorizer"], found.scores["net"])
+    np.testing.assert_allclose(found.scores["colorizer"], found.scores["net"], rtol=1e-3)
     assert colorizer.net.training and all(map(torch.equal, statistics, colorizer.net.buffers()))
     colorizer.eval()
     def paint(L):
@@ -349,6 +350,18 @@ def test_colorizer_generator_and_function_are_measured_alike(colourful, model):
     np.testing.assert_allclose(again.scores["model"], found.scores["net"], rtol=1e-3)
     unit = evaluate(colourful, colorizer.net, size=64, scale=LabScale(ab_range=55.), progress=False)
     assert (unit.scores["model"].chroma_ratio < found.scores["net"].chroma_ratio).all()
+
+
+def test_a_colorizer_is_measured_at_its_working_size_as_it_colorizes(colourful, model):
+    from colorize.colorizer import Colorizer
+    colorizer = Colorizer.from_pretrained(model, device="cpu")
+    colorizer.size = 48
+    found = evaluate(colourful, colorizer, against=colorizer.net, names=("colorizer", "net"), size=96, progress=False)
+    assert not np.allclose(found.scores["colorizer"].delta_e2000, found.scores["net"].delta_e2000, rtol=1e-3)
+    for file, score in zip(found.files, found.scores["colorizer"].delta_e2000):
+        square = as_square(open_photo(file), 96)
+        made = torch.from_numpy(np.array(colorizer(Image.fromarray(square.permute(1, 2, 0).numpy())))).permute(2, 0, 1)
+        assert delta_e2000(Pictures.of([made]).lab, Pictures.of([square]).lab).item() == pytest.approx(score, abs=0.25)
 
 
 def test_generator_that_wraps_another_is_not_taken_for_a_colorizer(colourful):

@@ -80,3 +80,9 @@ def test_the_command(place):
     assert wrong.returncode == 1 and "no such recipe" in wrong.stderr and "Traceback" not in wrong.stderr
     publish(place/"run"/"third", place/"box", size=96)
     assert load_config(place/"box")["size"] == 96 and load_generator(place/"box")
+
+
+def test_what_publish_does_not_know_is_refused(tmp_path):
+    file = tmp_path/"recipe.yaml"
+    file.write_text("stages: [{name: a, kind: pretrain, size: 64}]\npublish: {saturation: 2}\n")
+    with pytest.raises(ValueError, match="publish has no 'saturation'"): read_recipe(file)

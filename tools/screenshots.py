@@ -1,8 +1,8 @@
 """The pictures of chapter 13: its widgets as a real browser shows them, into nbs/images/13_*.png.
 
-    python tools/screenshots.py --model runs/NAME
+    python tools/screenshots.py [--app]
 
-The explorer shows a photograph's own colours; the app works with the model that is given, and the chapter says which one it was.
+The explorer shows a photograph's own colours; the app works with the model of the package.
 """
 import argparse
 import os
@@ -33,17 +33,18 @@ NAMES = ["mood_explorer", "loss_explorer", "ab_picker", "gamut_view", "monitor"]
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True, help="folder of the model that the app is shown with")
-    model, images = parser.parse_args().model.resolve(), ROOT/"nbs"/"images"
+    parser.add_argument("--app", action="store_true", help="make the picture of the app alone")
+    app_alone, images = parser.parse_args().app, ROOT/"nbs"/"images"
     with tempfile.TemporaryDirectory() as folder, chromium() as browser:
         folder = Path(folder)
-        with voila(ROOT/"nbs"/"app.ipynb", folder/"app.log", COLORIZE_MODEL=str(model)) as address, opened(browser, address, 1180, 660) as page:
+        with voila(ROOT/"nbs"/"app.ipynb", folder/"app.log") as address, opened(browser, address, 1180, 660) as page:
             page.wait_for_selector("img.widget-image")
             wait_until(lambda: page.locator("[role=status]").count() == 0)
-            page.locator("select").select_option(index=16)
-            press(page, "Saturation", "ArrowRight", 6)
+            page.locator("select").select_option(label="city-taj-mahal.jpg")
+            press(page, "Saturation", "ArrowRight", 2)
             time.sleep(3)
             page.screenshot(path=images/"13_app.png")
+        if app_alone: return
         run = folder/"run"
         training = subprocess.Popen([sys.executable, "-c", TRAINING.format(run=str(run))], env={**os.environ, "OMP_NUM_THREADS": "1"})
         notebook = write_notebook(folder/"widgets.ipynb", *[cell.replace("{run!r}", repr(str(run))) for cell in CELLS])
