@@ -7,13 +7,10 @@ __all__ = ['gallery_photos', 'contact_sheet']
 
 # %% ../nbs/19_box.ipynb #3c5d8b5a
 import math
-from pathlib import Path
 
 from PIL import Image, ImageOps
-from torch import Tensor
 
-from .colorizer import Colorizer, save_picture
-from .photos import open_photo, sample_photos
+from .photos import sample_photos
 
 # %% ../nbs/19_box.ipynb #4db94304
 def gallery_photos(n:int=12, # how many, at most
