@@ -96,7 +96,7 @@ def _by_pieces(f, x, channels=3, dtype=None):
     "`f`, a function of pixels from (..., C, H, W) to (..., `channels`, H, W), applied to pieces of `x`"
     if torch.is_grad_enabled() and x.requires_grad: return f(x)
     pixels, images = math.prod(x.shape[-2:]), math.prod(x.shape[:-3])
-    n = 2**16 if x.device.type == "cpu" else 2**22
+    n = 2**17 if x.device.type == "cpu" else 2**22
     flat = x.reshape(images, x.shape[-3], 1, pixels)
     out = flat.new_empty((images, channels, 1, pixels), dtype=dtype or x.dtype)
     at_once = max(1, n//max(1, pixels))
