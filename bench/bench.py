@@ -5,10 +5,11 @@
 
 Prints a table, and writes results.json and results.png beside this file. A figure is the median over the rounds, after one round to warm up;
 beside it stand the smallest and the largest. The limit is what the machine could do at best: bytes moved over the bandwidth of its memory, or
-multiply-adds over the rate at which it multiplies large matrices, both measured in the same run.
+multiply-adds over the rate at which it multiplies large matrices, both measured in the same run. For a smaller network the limit is its own.
 """
 import argparse
 import contextlib
+import ctypes
 import io
 import json
 import os
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 import warnings
+from dataclasses import dataclass
 from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,13 +33,14 @@ import torch
 from PIL import Image
 
 import usual
-from colorize.basics import fast_dtype, pick_device
+from colorize.basics import fast_dtype, keep_memory, pick_device
 from colorize.colorizer import Colorizer
-from colorize.generators import resnet_unet, save_generator
+from colorize.generators import create_generator, save_generator
 from colorize.lab import LabScale, join_lab, lab_to_rgb, rgb_to_lab, split_lab
 from colorize.photos import sample_photos
 
 HERE, STAGES = Path(__file__).parent, {}
+NETWORKS = {"ours": ("resnet_unet", {}), "ours, half": ("resnet_unet", dict(half=True)), "ours, lite": ("lite_unet", {})}
 
 
 def stage(function): STAGES[function.__name__] = function; return function
@@ -47,16 +50,36 @@ def wait(device):
     if device.type == "cuda": torch.cuda.synchronize()
 
 
+@dataclass
+class Row:
+    "What is done, by whom, and what it could take at best"
+    what: str
+    photos: int # in a call
+    ways: dict # name → function
+    limits: dict = None # name → seconds at best
+    kept: bool = False # does the library keep memory here (`keep_memory`)?
+    long: bool = False # once only, without a warm-up
+
+
+def memory(kept):
+    "Keep large tensors' memory, or give it back as glibc does when nobody has told it anything (its thresholds grow up to these)"
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        libc = ctypes.CDLL(None)
+        if kept: keep_memory()
+        else: libc.mallopt(-3, 2**25), libc.mallopt(-1, 2**26), libc.malloc_trim(0)
+
+
 class Took:
     "What a way has measured itself, because not all that it did was to count"
     def __init__(self, seconds): self.seconds = seconds
 
 
-def in_turns(ways, rounds, device, warm=True):
+def in_turns(ways, rounds, device, warm=True, kept=False):
     "Seconds of each way, one after the other, `rounds` times after a warm-up"
     taken = {name: [] for name in ways}
     for i in range(0 if warm else 1, rounds + 1):
         for name, way in ways.items():
+            memory(kept and name != "usual")
             begun = time.perf_counter()
             given = way()
             wait(device)
@@ -86,16 +109,17 @@ def work(net, size):
     return counter.get_total_flops()/2
 
 
-# ---------------------------------------------------------------- the stages: rows of (what, photographs a call, ways, seconds at best)
+# ---------------------------------------------------------------- the stages, in rows
 
 @stage
 def lab(bench):
     from skimage.color import lab2rgb, rgb2lab
-    rgb = torch.stack([torch.from_numpy(p.copy()).permute(2, 0, 1) for p in bench.squares(32)]).to(bench.device)
-    there, limit = rgb_to_lab(rgb), rgb.numel()*(1 + 4)/bench.bandwidth
-    usual_there = [rgb2lab(p) for p in bench.squares(32)]
-    yield "RGB to Lab, 256²", 32, {"usual": lambda: [rgb2lab(p) for p in bench.squares(32)], "ours": lambda: rgb_to_lab(rgb)}, limit
-    yield "Lab to RGB, 256²", 32, {"usual": lambda: [lab2rgb(p) for p in usual_there], "ours": lambda: lab_to_rgb(there)}, rgb.numel()*8/bench.bandwidth
+    squares = bench.squares(32)
+    rgb = torch.stack([torch.from_numpy(p.copy()).permute(2, 0, 1) for p in squares]).to(bench.device)
+    there = rgb_to_lab(rgb)
+    usual_there = [rgb2lab(p) for p in squares]
+    yield Row("RGB to Lab, 256²", 32, {"usual": lambda: [rgb2lab(p) for p in squares], "ours": lambda: rgb_to_lab(rgb)}, {"ours": rgb.numel()*(1 + 4)/bench.bandwidth})
+    yield Row("Lab to RGB, 256²", 32, {"usual": lambda: [lab2rgb(p) for p in usual_there], "ours": lambda: lab_to_rgb(there)}, {"ours": rgb.numel()*8/bench.bandwidth})
 
 
 @stage
@@ -111,7 +135,8 @@ def batches(bench):
                 return Took(time.perf_counter() - begun)
         kept = photo_dls((files, files[:1]), size=256, bs=32, cache=bench.folder/"cache", num_workers=workers, progress=False, device=str(bench.device)).train
         ways = {"usual": lambda: [None for _ in loader], "ours": lambda: [None for _ in kept], "ours, first epoch": first}
-        yield f"batches, 256², {workers} workers", 128, ways, 128*256*256*3*(1 + 4)/bench.bandwidth
+        limit = 128*256*256*3*(1 + 4)/bench.bandwidth
+        yield Row(f"batches, 256², {workers} workers", 128, ways, {"ours": limit, "ours, first epoch": limit})
 
 
 def step_clock():
@@ -150,9 +175,11 @@ def _trained(bench, size, adversarial):
         other = torch.optim.Adam(critic.parameters(), 1e-4)
         step = lambda: usual.adversarial_step(net, critic, opt, other, L, ab)
     else: step = lambda: usual.l1_step(net, opt, L, ab)
-    limit = 3*8*work(resnet_unet(size=size).to(bench.device).eval(), size)/bench.rate
-    yield f"{'adversarial' if adversarial else 'L1'} step, {size}², batch 8", 8, {"usual": step, "ours": a_step(learner(resnet_unet(size=size))),
-                                                                              "ours, half": a_step(learner(resnet_unet(size=size, half=True)))}, limit
+    ways, limits = {"usual": step}, {}
+    for name, (arch, args) in NETWORKS.items():
+        ways[name] = a_step(learner(create_generator(arch, **args)))
+        limits[name] = 3*8*bench.work(name, size)/bench.rate
+    yield Row(f"{'adversarial' if adversarial else 'L1'} step, {size}², batch 8", 8, ways, limits, kept=True)
 
 
 @stage
@@ -167,28 +194,28 @@ def adversarial(bench):
 
 @stage
 def inference(bench):
-    net, limit = bench.usual_net(), work(resnet_unet().to(bench.device).eval(), 256)
+    net = bench.usual_net()
     def ours(colorizer, rgb):
         net, dtype = colorizer._network()
         with torch.no_grad():
             lab = rgb_to_lab(rgb.to(bench.device))
             L, _ = colorizer.scale.encode(lab)
-            made = lab_to_rgb(join_lab(split_lab(lab)[0], colorizer.scale.decode_ab(net(L.to(dtype)).float())))
+            ab = torch.cat([net(part.to(dtype)).float() for part in (L.split(1) if bench.device.type == "cpu" else [L])])
+            made = lab_to_rgb(join_lab(split_lab(lab)[0], colorizer.scale.decode_ab(ab)))
             return (255*made).round().byte().cpu()
     for n in (1, 8):
         squares = bench.squares(n)
         rgb = torch.stack([torch.from_numpy(p.copy()).permute(2, 0, 1) for p in squares])
-        ways = {"usual": lambda: usual.colours(net, squares), "ours": lambda: ours(bench.full, rgb), "ours, half": lambda: ours(bench.half, rgb)}
-        ways |= {name: lambda colorizer=colorizer: ours(colorizer, rgb) for name, colorizer in bench.engines.items()}
-        yield f"inference, 256², batch {n}", n, ways, n*limit/bench.rate
+        ways = {"usual": lambda: usual.colours(net, squares)} | {name: lambda colorizer=colorizer: ours(colorizer, rgb) for name, colorizer in (bench.colorizers | bench.engines).items()}
+        yield Row(f"inference, 256², batch {n}", n, ways, {name: n*bench.work(name, 256)/bench.rate for name in NETWORKS})
 
 
 @stage
 def twelve_megapixels(bench):
     from colorize.cli import colorize_one
     photo, out, net = bench.large(), bench.folder/"out.jpg", bench.usual_net()
-    ways = {"usual": lambda: usual.colorize(net, photo, out), "ours": lambda: colorize_one(bench.full, photo, out), "ours, half": lambda: colorize_one(bench.half, photo, out)}
-    yield "12 megapixels, file to file, warm", 1, ways, None
+    ways = {name: lambda colorizer=colorizer: colorize_one(colorizer, photo, out) for name, colorizer in bench.colorizers.items()}
+    yield Row("12 megapixels, file to file, warm", 1, {"usual": lambda: usual.colorize(net, photo, out)} | ways)
 
 
 # ---------------------------------------------------------------- whole processes: seconds, and memory at its peak
@@ -214,14 +241,14 @@ def commands(bench):
     out.mkdir(exist_ok=True)
     one = photos[0]
     by_hand = lambda *files: [sys.executable, HERE/"usual.py", weights, out, *files]
-    yield "import torch, a process", 1, {"usual": lambda: process([sys.executable, "-c", "import torch"])}, None
-    yield "colorize --help, a process", 1, {"ours": lambda: process([colorize, "--help"])}, None
+    yield Row("import torch, a process", 1, {"usual": lambda: process([sys.executable, "-c", "import torch"])})
+    yield Row("colorize --help, a process", 1, {"ours": lambda: process([colorize, "--help"])})
     for what, files, n in (("one small photograph, a process", [one], 1), ("12 megapixels, a process", [bench.large()], 1), ("a folder of 200 photographs", photos, 200)):
         ways = {"usual": lambda: process(by_hand(*files), bench.peaks, (what, "usual"))}
-        for name, model in (("ours", "full"), ("ours, half", "half")):
-            given = [one.parent] if n > 1 else files
-            ways[name] = lambda model=model, name=name: process([colorize, *given, "--model", bench.folder/model, "--out", out/f"{model}-{n}" if n > 1 else out/"one.jpg", "--again"], bench.peaks, (what, name))
-        yield what, n, ways, None
+        for name in NETWORKS:
+            given, target = ([one.parent], out/f"{name}-{n}") if n > 1 else (files, out/"one.jpg")
+            ways[name] = lambda name=name, given=given, target=target: process([colorize, *given, "--model", bench.folder/name, "--out", target, "--again"], bench.peaks, (what, name))
+        yield Row(what, n, ways, long=n > 1)
 
 
 class Bench:
@@ -231,12 +258,14 @@ class Bench:
         self.dtype = fast_dtype(device) or torch.float32
         self.bandwidth, self.rate = bandwidth(device), matrix_rate(device, self.dtype)
         torch.manual_seed(0)
-        for name, args in (("full", {}), ("half", dict(half=True))):
-            save_generator(self.folder/name, resnet_unet(**args), dict(arch="resnet_unet", arch_args=args, scale=LabScale().to_dict(), size=256))
-            setattr(self, name, Colorizer.from_pretrained(self.folder/name, str(device)))
-        self.engines = {}
+        self.colorizers, self.engines = {}, {}
+        for name, (arch, args) in NETWORKS.items():
+            save_generator(self.folder/name, create_generator(arch, **args), dict(arch=arch, arch_args=args, scale=LabScale().to_dict(), size=256))
+            self.colorizers[name] = Colorizer.from_pretrained(self.folder/name, str(device))
         for engine, package in (("onnx", "onnxruntime"), ("openvino", "openvino")):
-            if find_spec(package): self.engines |= {f"ours, {name}, {engine}".replace("full, ", ""): Colorizer.from_pretrained(self.folder/name, "cpu", engine=engine) for name in ("full", "half")}
+            if find_spec(package): self.engines |= {f"{name}, {engine}": Colorizer.from_pretrained(self.folder/name, "cpu", engine=engine) for name in NETWORKS}
+
+    def work(self, name, size): return work(self.colorizers[name].net, size)
 
     def squares(self, n): return [np.asarray(Image.open(f).convert("RGB").resize((256, 256))) for f in sample_photos("train")[:n]]
 
@@ -300,14 +329,13 @@ def main():
                        bandwidth=bench.bandwidth, multiply_adds=bench.rate, python=platform.python_version(), torch=torch.__version__, date=date.today().isoformat(), threads=torch.get_num_threads(),
                        load_before=LOAD)
         for name in args.only:
-            for what, n, ways, limit in STAGES[name](bench):
-                print(f"{what} …", file=sys.stderr)
-                taken = in_turns(ways, 1 if n > 100 and name == "commands" else args.rounds, device, warm=n < 100 or name != "commands")
+            for row in STAGES[name](bench):
+                print(f"{row.what} …", file=sys.stderr)
+                taken = in_turns(row.ways, 1 if row.long else args.rounds, device, not row.long, row.kept)
                 base = statistics.median(taken["usual"]) if "usual" in taken else float("nan")
                 for way, seconds in taken.items():
-                    median = statistics.median(seconds)
-                    peak = bench.peaks.get((what, way))
-                    rows.append({"stage": what, "way": way, "seconds": median, "least": min(seconds), "most": max(seconds), "a second": n/median, "times the usual": base/median,
+                    median, limit, peak = statistics.median(seconds), (row.limits or {}).get(way), bench.peaks.get((row.what, way))
+                    rows.append({"stage": row.what, "way": way, "seconds": median, "least": min(seconds), "most": max(seconds), "a second": row.photos/median, "times the usual": base/median,
                                  "of the limit": limit/median if limit else float("nan"), "MB": statistics.median(peak)/1e6 if peak else float("nan")})
                 keep(args.out, machine, args.rounds, rows)
     print(report(rows))

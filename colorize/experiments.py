@@ -303,14 +303,11 @@ def _decode(self:Sweep, todo, progress):
     datas = {json.dumps({k: v for k, v in _nested(c)["data"].items() if k in ("photos", "size", "copies", "limit")}): c for f, (_, _, c) in self.runs().items() if f in todo}
     for data in datas: experiment_dls(**json.loads(data), progress=progress)
 
-# glibc gives large tensors back to the system after every step, unless told to keep them
-_KEEP = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
-
 def _work(folder, threads, procs):
     "Run one folder; what went wrong, or None"
     with open(folder/"log.txt", "ab") as log:
         proc = subprocess.Popen([sys.executable, "-c", _WORKER, str(folder)], stdin=subprocess.PIPE, stdout=log, stderr=log,
-                                env={**_KEEP, **os.environ, "OMP_NUM_THREADS": str(threads)})
+                                env=os.environ | {"OMP_NUM_THREADS": str(threads)})
         procs.append(proc)
         code = proc.wait()
     lines = (folder/"log.txt").read_text(errors="replace").strip().splitlines()

@@ -184,16 +184,19 @@ def _resized(x, like, mode="nearest"):
     fits = not torch.jit.is_tracing() and x.shape[-2:] == like.shape[-2:]
     return x if fits else F.interpolate(x, like.shape[-2:], mode=mode)
 
+def _blurred(x): return F.avg_pool2d(F.pad(x, (1, 0, 1, 0), mode="replicate"), 2, 1)
+
 class _Up(nn.Module):
     "Twice the size, with what the body knew at that size"
-    def __init__(self, n_in, n_skip, n_out):
+    def __init__(self, n_in, n_skip, n_out, blur=False):
         super().__init__()
-        self.shuf, self.bn = _shuffled(n_in, n_in//2), nn.BatchNorm2d(n_skip)
+        self.shuf, self.bn, self.blur = _shuffled(n_in, n_in//2), nn.BatchNorm2d(n_skip), blur
         self.conv1 = _activated(n_in//2 + n_skip, n_out)
         self.conv2 = _activated(n_out, n_out)
 
     def forward(self, x, skip):
-        return self.conv2(self.conv1(torch.relu(torch.cat([_resized(self.shuf(x), skip), self.bn(skip)], 1))))
+        x = _blurred(self.shuf(x)) if self.blur else self.shuf(x)
+        return self.conv2(self.conv1(torch.relu(torch.cat([_resized(x, skip), self.bn(skip)], 1))))
 
 # %% ../nbs/05_generators.ipynb #dc1201b1
 class _Merge(nn.Module):
@@ -276,11 +279,12 @@ class LiteUnet(nn.Module):
                  weights:str|Path=None, # of the body, see `lite_body`
                  n_in:int=1, # channels in: L
                  n_out:int=2, # channels out: a and b
+                 blur:bool=False, # blur after the last two enlargements, against checkerboards (Sugawara et al. 2018)
     ):
         super().__init__()
         self.body = lite_body(weights, n_in)
         self.middle = nn.Sequential(_activated(320, 384, 1), _activated(384, 384))
-        self.ups = nn.ModuleList([_Up(384, 112, 256), _Up(256, 40, 160), _Up(160, 24, 96), _Up(96, 16, 64)])
+        self.ups = nn.ModuleList([_Up(384, 112, 256), _Up(256, 40, 160), _Up(160, 24, 96, blur), _Up(96, 16, 64, blur)])
         self.last = _conv(64, n_out, 1)
 
     def forward(self, L:Tensor)->Tensor:

@@ -16,13 +16,13 @@ from torch import nn
 
 from .adversarial import run_finished, train_gan
 from .batches import photo_dls
-from .generators import GENERATORS, load_generator, save_generator
+from .generators import GENERATORS, create_generator, load_generator, save_generator
 from .photos import find_photos, split_photos
 from .pretraining import Interrupted, pretrain
 
 # %% ../nbs/17_recipe.ipynb #a532bbc8
 STAGES = {"pretrain": pretrain, "adversarial": train_gan}
-_OF_STAGE = {"name", "kind", "size", "bs"}
+_OF_STAGE = {"name", "kind", "size", "bs", "arch_args"}
 _OF_RECIPE = {"arch", "arch_args", "weights", "seed", "stages", "publish"}
 _OF_PUBLISH = {"size", "gain"}
 _NOT_TOLD = {"dls", "run", "net", "start", "arch", "arch_args", "weights", "seed", "resume", "save", "progress", "max_minutes", "kwargs", "show"}
@@ -30,11 +30,15 @@ _NOT_TOLD = {"dls", "run", "net", "start", "arch", "arch_args", "weights", "seed
 # %% ../nbs/17_recipe.ipynb #4673ef2e
 def _wrong_stage(stage, names):
     "What is wrong with a stage of a recipe, if anything"
-    if not isinstance(stage, dict) or not _OF_STAGE - {"bs"} <= set(stage): return "a stage needs a name, a kind and a size"
+    if not isinstance(stage, dict) or not {"name", "kind", "size"} <= set(stage): return "a stage needs a name, a kind and a size"
     name, kind = stage["name"], stage["kind"]
     if not re.fullmatch(r"[\w-]+", str(name)) or names.count(name) > 1: return f"{name!r} is no name for a folder of its own"
     if kind not in STAGES: return f"stage {name}: there is no kind {kind!r}; there are {', '.join(STAGES)}"
     if unknown := set(stage) - _OF_STAGE - (set(inspect.signature(STAGES[kind]).parameters) - _NOT_TOLD): return f"stage {name}: {kind} has no {sorted(unknown)[0]!r}"
+
+def _wrong_args(arch, args):
+    if not isinstance(args, dict): return "arch_args needs names and values"
+    if unknown := set(args) - set(inspect.signature(GENERATORS[arch]).parameters): return f"arch_args: {arch} has no {sorted(unknown)[0]!r}"
 
 def read_recipe(file:Path|str, # in YAML
 )->dict: # arch, arch_args, weights, seed and stages; raises FileNotFoundError, or ValueError with a sentence
@@ -48,8 +52,10 @@ def read_recipe(file:Path|str, # in YAML
     if unknown := set(recipe.get("publish") or {}) - _OF_PUBLISH: raise ValueError(f"{file}: publish has no {sorted(unknown)[0]!r}")
     recipe = dict(arch="resnet_unet", arch_args={}, weights=None, seed=42) | recipe
     if recipe["arch"] not in GENERATORS: raise ValueError(f"{file}: there is no generator {recipe['arch']!r}; there are {', '.join(GENERATORS)}")
+    names = [s.get("name") for s in recipe["stages"] if isinstance(s, dict)]
     for stage in recipe["stages"]:
-        if wrong := _wrong_stage(stage, [s.get("name") for s in recipe["stages"] if isinstance(s, dict)]): raise ValueError(f"{file}: {wrong}")
+        if wrong := _wrong_stage(stage, names) or _wrong_args(recipe["arch"], recipe["arch_args"]) or _wrong_args(recipe["arch"], stage.get("arch_args", {})):
+            raise ValueError(f"{file}: {wrong}")
     return recipe
 
 # %% ../nbs/17_recipe.ipynb #087c23c6
@@ -62,10 +68,12 @@ def _parts(photos, seed):
 # %% ../nbs/17_recipe.ipynb #24c440a2
 def _do_stage(recipe, stage, i, files, folder, start, minutes, device, progress):
     dls = photo_dls(files, size=stage["size"], bs=stage.get("bs", 16), seed=recipe["seed"] + i, device=device, progress=progress)
-    told = {k: v for k, v in stage.items() if k not in _OF_STAGE}
-    if start: told["net"] = load_generator(start)[0]
+    told, arch_args = {k: v for k, v in stage.items() if k not in _OF_STAGE}, recipe["arch_args"] | stage.get("arch_args", {})
+    if start:
+        told["net"] = create_generator(recipe["arch"], **arch_args)
+        told["net"].load_state_dict(load_generator(start)[0].state_dict())
     elif stage["kind"] == "pretrain": told["weights"] = recipe["weights"]
-    STAGES[stage["kind"]](dls, folder, arch=recipe["arch"], arch_args=recipe["arch_args"], seed=recipe["seed"], resume=(folder/"losses.csv").exists(),
+    STAGES[stage["kind"]](dls, folder, arch=recipe["arch"], arch_args=arch_args, seed=recipe["seed"], resume=(folder/"losses.csv").exists(),
                           max_minutes=minutes, progress=progress, **told)
 
 def follow(recipe:dict|Path|str, # from `read_recipe`, or the file

@@ -12,7 +12,7 @@ from colorize.lab import LabScale, rgb_to_lab
 from colorize.metrics import delta_e2000
 from colorize.photos import open_photo, sample_photos
 
-NETWORKS = [("resnet_unet", dict(half=True)), ("resnet_unet", {}), ("lite_unet", {}), ("colorize_net", dict(width=16, depth=2))]
+NETWORKS = [("resnet_unet", dict(half=True)), ("resnet_unet", {}), ("lite_unet", {}), ("lite_unet", dict(blur=True)), ("colorize_net", dict(width=16, depth=2))]
 
 
 @pytest.fixture(scope="module")

@@ -91,3 +91,14 @@ def test_the_half_size_generator_is_saved_and_loaded(tmp_path, args):
             L = torch.rand(2, 1, height, width)*2 - 1
             out = net(L)
             assert out.shape == (2, 2, height, width) and torch.equal(again(L), out)
+
+
+def test_blur_takes_a_checkerboard_away():
+    from colorize.generators import _blurred
+    board = ((torch.arange(32)[:, None] + torch.arange(32)) % 2).float()[None, None]
+    assert (_blurred(board)[..., 1:, 1:] - .5).abs().max() == 0 and _blurred(board).shape == board.shape
+    torch.manual_seed(0)
+    sharp, blurred = create_generator("lite_unet"), create_generator("lite_unet", blur=True)
+    blurred.load_state_dict(sharp.state_dict())
+    L = torch.rand(1, 1, 64, 96)*2 - 1
+    with torch.no_grad(): assert blurred.eval()(L).shape == (1, 2, 64, 96) and (blurred(L) - sharp.eval()(L)).abs().max() > 1e-4

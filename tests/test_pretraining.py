@@ -1,5 +1,6 @@
 """A run that is killed without warning, and what else may happen to a run."""
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -206,3 +207,26 @@ def test_an_added_loss_keeps_its_weight_beside_a_discriminator(dls):
                         cbs=[AddedLoss(lambda L, pred, ab: colourfulness_loss(pred), .5, "colourfulness_loss"), Total()])
     with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-4)
     assert totals and max(totals) < 1e-5
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="other C libraries have nothing to tell")
+def test_memory_of_large_tensors_is_kept_in_training():
+    script = """
+import resource, torch
+from colorize.batches import photo_dls
+from colorize.generators import create_generator
+from colorize.pretraining import l1_learner
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def touched():
+    before = faults()
+    for _ in range(4): torch.zeros(2**24).add_(1)
+    return faults() - before
+touched()
+before = touched()
+l1_learner(photo_dls(size=32, bs=4, progress=False, device="cpu"), create_generator("colorize_net", width=16, depth=2))
+touched()
+print(before, touched())
+"""
+    done = subprocess.run([sys.executable, "-c", script], text=True, capture_output=True)
+    before, after = map(int, done.stdout.split())
+    assert after < 1000 < before, done.stderr

@@ -46,6 +46,20 @@ def test_interrupted_in_every_stage_it_ends_the_same(place):
     for key, value in weights(whole).items(): assert (weights(model)[key] - value).abs().max() < 1e-5, key
 
 
+def test_a_stage_may_change_the_network_and_keeps_its_weights(place):
+    (place/"recipe.yaml").write_text("""
+arch: lite_unet
+stages:
+- {name: sharp, kind: pretrain, size: 32, bs: 4, epochs: 1, preview_every: 0}
+- {name: blurred, kind: pretrain, size: 32, bs: 4, epochs: 1, preview_every: 0, body_rate: 0, arch_args: {blur: true}}
+""")
+    last, finished = follow(place/"recipe.yaml", place/"photos", place/"run", progress=False)
+    sharp, blurred = weights(place/"run"/"sharp"), weights(last)
+    assert finished and load_config(place/"run"/"sharp")["arch_args"] == {} and load_config(last)["arch_args"] == {"blur": True}
+    assert all(up.blur for up in load_generator(last)[0].ups[2:]) and not any(up.blur for up in load_generator(last)[0].ups[:2])
+    assert all((blurred[k] == sharp[k]).all() for k in sharp if k.startswith("body.")) and not (blurred["last.weight"] == sharp["last.weight"]).all()
+
+
 def test_a_split_is_made_where_there_is_none(place):
     for file in (place/"photos"/"valid").iterdir(): file.rename(place/"photos"/file.name)
     shutil.rmtree(place/"photos"/"valid")
@@ -56,6 +70,7 @@ def test_a_split_is_made_where_there_is_none(place):
 @pytest.mark.parametrize("text, sentence", [
     ("stages: [", "not readable as YAML"), ("7", "needs stages"), ("stages: []", "needs stages"), ("stages: [7]", "needs a name, a kind and a size"),
     ("stages: [{name: ../x, kind: pretrain, size: 32}]", "no name for a folder"), ("colour: red\nstages: [{name: x, kind: pretrain, size: 32}]", "has no 'colour'"),
+    ("stages: [{name: x, kind: pretrain, size: 32, arch_args: 7}]", "arch_args"), ("stages: [{name: x, kind: pretrain, size: 32, arch_args: {wide: 1}}]", "wide"),
     ("arch: vgg\nstages: [{name: x, kind: pretrain, size: 32}]", "no generator 'vgg'"), ("stages: [{name: x, kind: pretrain, size: 32, run: elsewhere}]", "has no 'run'"),
     ("stages: [{name: x, kind: pretrain, size: 32, tolerance: 1}]", "has no 'tolerance'"), ("!!python/object/apply:os.system [echo]", "not readable as YAML")])
 def test_recipes_that_are_none_get_a_sentence(tmp_path, text, sentence):
