@@ -108,6 +108,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'colorize.basics._lock': ('basics.html#_lock', 'colorize/basics.py'),
                                  'colorize.basics._locked': ('basics.html#_locked', 'colorize/basics.py'),
                                  'colorize.basics._to_disk': ('basics.html#_to_disk', 'colorize/basics.py'),
+                                 'colorize.basics.check': ('basics.html#check', 'colorize/basics.py'),
                                  'colorize.basics.fast_dtype': ('basics.html#fast_dtype', 'colorize/basics.py'),
                                  'colorize.basics.keep_memory': ('basics.html#keep_memory', 'colorize/basics.py'),
                                  'colorize.basics.one_line': ('basics.html#one_line', 'colorize/basics.py'),

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 
 from colorize.batches import photo_dls, train_crops
-from colorize.colorizer import PRETRAINED, Colorizer, join_photo, side_by_side
+from colorize.box import contact_sheet
+from colorize.colorizer import PRETRAINED, Colorizer, join_photo
 from colorize.generators import create_generator
 from colorize.lab import chroma, rgb_to_lab
 from colorize.photos import open_photo, sample_photos
@@ -35,15 +36,13 @@ def scores(pairs):
 
 def sheet(sections, width=240, height=180):
     "Rows of grey | colorized | true, two photographs a row, under the titles of `sections`"
-    blocks = []
-    for title, triples in sections:
-        cells = [side_by_side(*(ImageOps.fit(p.convert("RGB"), (width, height)) for p in triple)) for triple in triples]
-        block = Image.new("RGB", (2*cells[0].width + 24, 24 + (height + 8)*((len(cells) + 1)//2)), "white")
-        ImageDraw.Draw(block).text((4, 5), f"{title}: grey | colorized | true", fill="black")
-        for i, cell in enumerate(cells): block.paste(cell, ((i % 2)*(cell.width + 24), 24 + (height + 8)*(i//2)))
-        blocks.append(block)
-    page = Image.new("RGB", (blocks[0].width, sum(b.height for b in blocks)), "white")
-    for i, block in enumerate(blocks): page.paste(block, (0, sum(b.height for b in blocks[:i])))
+    parts = [(f"{title}: grey | colorized | true", contact_sheet(triples, width, height, across=2)) for title, triples in sections]
+    page = Image.new("RGB", (max(part.width for _, part in parts), sum(part.height + 32 for _, part in parts)), "white")
+    top = 0
+    for title, part in parts:
+        ImageDraw.Draw(page).text((4, top + 5), title, fill="black")
+        page.paste(part, (0, top + 24))
+        top += part.height + 32
     return page
 
 
