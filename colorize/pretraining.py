@@ -239,6 +239,7 @@ class Checkpoint(Callback):
         self.path, self.settings, self.minutes, self.max_minutes, self.state = Path(run)/"checkpoint.pt", settings, minutes, max_minutes, state
         self.last_step, self.finished = state and state["step"], False
         self.keep = self.asked = self.halted = False
+        self.chance = None
         self.stop = self.path.with_name("stop")
 
     def agreed(self, wish): return bool(wish) # is overridden where several processes train together
@@ -258,7 +259,7 @@ def before_fit(self:Checkpoint):
     if not self.state: return
     self.model.load_state_dict(self.state["model"])
     self.opt.load_state_dict(self.state["opt"])
-    torch.set_rng_state(self.state["chance"])
+    self.chance = self.state["chance"]
     for cb in self.learn.cbs:
         if isinstance(cb, TrackerCallback): vars(cb).update(self.state["callbacks"].get(cb.name, {}))
 
@@ -269,6 +270,15 @@ def before_train(self:Checkpoint):
     self.dls.train.start_at(self.epoch, self.first)
     self.learn.train_iter = self.epoch*len(self.dls.train) + self.first
     self.learn.pct_train = self.train_iter/(len(self.dls.train)*self.n_epoch)
+
+@patch
+def before_batch(self:Checkpoint):
+    "Torch's chance goes on where it was: put back only now, since beginning with the batches draws from it, too"
+    if self.chance is not None: torch.set_rng_state(self.chance)
+    self.chance = None
+
+@patch
+def after_train(self:Checkpoint): self.before_batch()
 
 # %% ../nbs/07_pretraining.ipynb #ca9f0b7e
 def _plain(x):
@@ -294,7 +304,7 @@ def after_batch(self:Checkpoint):
         if self.asked: raise CancelValidException
         return
     now, self.batches = time.monotonic(), self.first + self.iter + 1
-    late = self.max_minutes is not None and now - self.started > 60*self.max_minutes
+    late = self.max_minutes is not None and now - self.started > 60*self.max_minutes and self.train_iter < len(self.dls.train)*self.n_epoch
     if self.agreed(late or self.asked or self.stop.exists()): self.halt()
     if now - self.saved > 60*self.minutes: self.save()
 

@@ -97,7 +97,7 @@ def follow(recipe:dict|Path|str, # from `read_recipe`, or the file
             if not run_finished(folder): return done, False
         done = folder
     if recipe.get("publish"):
-        publish(done, run/"published", **recipe["publish"])
+        publish(done, run/"published", **recipe["publish"], stages=recipe["stages"])
         done = run/"published"
     return done, True
 

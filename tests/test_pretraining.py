@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fastai.callback.core import Callback, CancelFitException
+from safetensors.torch import load_file
 
 from colorize.batches import photo_dls
 from colorize.generators import load_config
@@ -230,3 +231,16 @@ print(before, touched())
     done = subprocess.run([sys.executable, "-c", script], text=True, capture_output=True)
     before, after = map(int, done.stdout.split())
     assert after < 1000 < before, done.stderr
+
+
+@pytest.mark.parametrize("precise", [True, False])
+def test_with_dropout_too_an_interrupted_run_ends_bit_by_bit_where_another_does(tmp_path, precise):
+    def train(run, minutes):
+        done = None
+        while not (done and done.finished):
+            done = pretrain(photo_dls((sample_photos("train")[:12], sample_photos("valid")[:4]), size=32, bs=4, progress=False), run, arch="scaled_unet", arch_args=dict(complexity=4), epochs=2,
+                            resume=run.exists(), max_minutes=minutes, precise=precise, preview_every=0, progress=False).checkpoint
+        return load_file(run/"model.safetensors"), read_losses(run)
+    (whole, losses), (pieces, found) = train(tmp_path/"whole", None), train(tmp_path/"pieces", 1e-6)
+    assert all(torch.equal(whole[key], pieces[key]) for key in whole)
+    assert losses.equals(found) and losses.valid_loss.notna().sum() == 2
