@@ -93,10 +93,11 @@ class Colorizer(nn.Module, PyTorchModelHubMixin, library_name="colorize", licens
                  net:nn.Module=None, # the generator, if it is there already
                  precise:bool=False, # float32 throughout, even where bfloat16 is faster
                  engine:str="torch", # what runs the network: "torch", or on the processor "onnx" or "openvino"
+                 mirrored:bool=False, # look at every photograph's mirror image, too, and take the mean
     ):
         super().__init__()
-        self.config = dict(arch=arch, arch_args=arch_args or {}, scale=scale or LabScale().to_dict(), size=size, training=training or {})
-        self.scale, self.size = LabScale.from_dict(self.config["scale"]), size
+        self.config = dict(arch=arch, arch_args=arch_args or {}, scale=scale or LabScale().to_dict(), size=size, training=training or {}, **({"mirrored": True} if mirrored else {}))
+        self.scale, self.size, self.mirrored = LabScale.from_dict(self.config["scale"]), size, mirrored
         self.net, self._turn = (net or create_generator(arch, **self.config["arch_args"])).eval(), _Turn()
         self.precise, self.engine, self._quick = precise, engine, (None, None)
 
@@ -141,6 +142,7 @@ def predict_ab(self:Colorizer,
     with self._turn.lock:
         net, dtype = self._network()
         ab = net(L.to(dtype)).float()
+        if self.mirrored: ab = (ab + net(L.flip(3).to(dtype)).float().flip(3))/2
     if not ab.isfinite().all(): raise ValueError("the network gives no colours for this photograph: its answer is not made of numbers; is the model damaged?")
     return split_lab(self.scale.decode(L, ab))[1][0].cpu()
 
@@ -210,7 +212,7 @@ def from_pretrained(cls:Colorizer,
         raise FileNotFoundError(f"there is no trained model in this package ({PRETRAINED} has no config.json): install it again, or give the folder of a model")
     folder = Path(name or PRETRAINED)
     net, config = load_generator(folder if os.path.lexists(folder) else _download(str(name), **kwargs), plain=True)
-    known = {key: config[key] for key in ("arch", "arch_args", "scale", "size", "training") if key in config}
+    known = {key: config[key] for key in ("arch", "arch_args", "scale", "size", "training", "mirrored") if key in config}
     made = cls(net=net, precise=precise, engine=engine, **known).to(pick_device(device))
     if engine != "torch": made._network()
     return made

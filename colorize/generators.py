@@ -502,6 +502,7 @@ def _wrong_entry(config):
     if not isinstance(arch, str): return f"there is no generator {str(arch)[:40]!r}; arch must be a name"
     if args is not None and not isinstance(args, dict): return "arch_args must be names and values"
     if not isinstance(config.get("training") or {}, dict): return "training must be names and values"
+    if not isinstance(config.get("mirrored", False), bool): return "mirrored must be true or false"
     if type(size) is not int or not 1 <= size <= 8192: return f"size must be a whole number of pixels, at most 8192, not {str(size)[:40]}"
     if config.get("scale") is None: return None
     try: LabScale.from_dict(config["scale"])

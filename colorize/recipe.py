@@ -24,7 +24,7 @@ from .pretraining import Interrupted, pretrain
 STAGES = {"pretrain": pretrain, "adversarial": train_gan}
 _OF_STAGE = {"name", "kind", "size", "bs", "arch_args"}
 _OF_RECIPE = {"arch", "arch_args", "weights", "seed", "stages", "publish"}
-_OF_PUBLISH = {"size", "gain"}
+_OF_PUBLISH = {"size", "gain", "mirrored"}
 _NOT_TOLD = {"dls", "run", "net", "start", "arch", "arch_args", "weights", "seed", "resume", "save", "progress", "max_minutes", "kwargs", "show"}
 
 # %% ../nbs/17_recipe.ipynb #4673ef2e
@@ -114,6 +114,7 @@ def publish(model:Path|str, # folder of a trained model
             target:Path|str, # folder for the smaller one
             size:int=None, # working size to be used with it; the model's own unless told
             gain:float=1., # make a and b larger by this factor
+            mirrored:bool=False, # a Colorizer is to look at the mirror image, too
             **about, # to be kept with it, beside how it was trained
 )->float: # the largest difference of an answer to noise, in the network's scale; raises ValueError where 16 bits don't hold the weights, or where a last activation stands against `gain`
     "A model with weights of 16 bits"
@@ -122,7 +123,8 @@ def publish(model:Path|str, # folder of a trained model
     with torch.no_grad(): answer = gain*net(L)
     if gain != 1 and not _strengthened(net, gain): raise ValueError(f"{model}: what {config['arch']} says does not grow with its last convolution, so a gain of {gain} can't be had")
     if not all(v.half().isfinite().all() for v in net.state_dict().values() if v.is_floating_point()): raise ValueError(f"{model}: a weight is too large for 16 bits")
-    save_generator(target, net.half(), config | dict(size=size or config["size"], training=config.get("training", {}) | about | (dict(gain=gain) if gain != 1 else {})))
+    training = config.get("training", {}) | about | (dict(gain=gain) if gain != 1 else {})
+    save_generator(target, net.half(), config | dict(size=size or config["size"], training=training, **(dict(mirrored=True) if mirrored else {})))
     with torch.no_grad(): return (load_generator(target)[0](L) - answer).abs().max().item()
 
 # %% ../nbs/17_recipe.ipynb #bef4412d
