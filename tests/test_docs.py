@@ -248,3 +248,14 @@ def test_pages_fit_a_phone_in_light_and_dark_and_ask_no_other_host(browser, serv
                 assert (sum(map(int, re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor"))[:3])) > 384) == bright
             if name == "12_experiments": wait_until(lambda: page.locator(".plot svg").count() > 0)
             assert page.strangers == []
+
+
+def test_the_citation_is_that_of_the_settings():
+    from configparser import ConfigParser
+
+    import yaml
+    parser = ConfigParser(delimiters=["="])
+    parser.read(ROOT/"settings.ini", encoding="utf-8")
+    settings, cited = parser["DEFAULT"], yaml.safe_load((ROOT/"CITATION.cff").read_text(encoding="utf-8"))
+    assert (cited["version"], cited["license"], [a["name"] for a in cited["authors"]]) == (settings["version"], settings["license"], [settings["author"]])
+    assert cited["keywords"] == settings["keywords"].split(", ") and "doi" not in cited
