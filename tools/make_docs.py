@@ -153,13 +153,14 @@ def reference(modules, folder, address):
 
 def plain(text):
     "Markdown as it is read aloud"
-    text = re.sub(r"\$\$.*?\$\$|```.*?```", " ", text, flags=re.S)
+    text = re.sub(r"\$\$.*?\$\$|```.*?```|<details>.*?</details>", " ", text, flags=re.S)
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
     return " ".join(re.sub(r"[*`$\\]|^[>#|-]+ ?", "", text, flags=re.M).split())
 
 
 def first_sentence(text, most=240):
     "The first sentence of a cell's prose, cut between words"
+    text = re.sub(r"<details>.*?</details>", "", text, flags=re.S)
     prose = "\n".join(line for line in text.splitlines() if not re.match(r"\s*(#|\||!\[|\$\$)", line))
     sentence = re.split(r"(?<=[.?!])\s+(?=[A-Z“\"(])", plain(prose).strip())[0].rstrip(":")
     return sentence if len(sentence) <= most else sentence[:most].rsplit(" ", 1)[0] + " …"
