@@ -1,5 +1,5 @@
 # make demo: train on the sample photographs and colorize some.    make test: all checks and tests.
-# make app: sliders in the browser, MODEL=folder for a model of your own.    make lab: the course in JupyterLab.    make readme: README.md from nbs/index.ipynb.    make bench: how fast is it, beside the usual way?    make clean: away with what was made.
+# make app: sliders in the browser, MODEL=folder for a model of your own.    make lab: the course in JupyterLab.    make readme: README.md from nbs/index.ipynb.    make docs: the course and the reference as a site, in _docs.    make bench: how fast is it, beside the usual way?    make clean: away with what was made.
 # Each of them sets up what it needs: a virtual environment in .venv, with the package installed in it.
 
 SHELL := /bin/bash
@@ -8,7 +8,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11 pytho
 BIN := .venv/bin
 STAMP := .venv/set-up
 
-.PHONY: demo test export app lab readme bench clean setup
+.PHONY: demo test export app lab readme docs bench clean setup
 
 demo: $(STAMP)
 	@$(BIN)/python tools/demo.py
@@ -31,6 +31,9 @@ lab: $(STAMP)
 readme: $(STAMP)
 	@$(BIN)/python tools/make_readme.py
 
+docs: $(STAMP)
+	@$(BIN)/python tools/make_docs.py $(DOCS_OPTIONS)
+
 bench: $(STAMP)
 	@$(BIN)/python bench/bench.py $(BENCH_OPTIONS)
 
@@ -43,7 +46,7 @@ $(STAMP): settings.ini setup.py pyproject.toml
 	    echo "colorize needs Python 3.10 or newer; $(PYTHON) is $$("$(PYTHON)" --version 2>&1)." >&2; exit 1; }
 	@echo "Setting up .venv with $$("$(PYTHON)" --version): once, about 5 minutes and 6 GB …"
 	@"$(PYTHON)" -m venv .venv || { echo "The virtual environment could not be made; on Debian and Ubuntu it needs the package python3-venv." >&2; exit 1; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,app,backbone,photos,engines,scale]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,app,backbone,photos,engines,scale,docs]'
 	@touch $(STAMP)
 	@echo "Set up."
 
