@@ -158,7 +158,7 @@ def fast_dtype(device:"torch.device", # where a network runs
 
 # %% ../nbs/00_basics.ipynb #21d38751
 def keep_memory()->bool: # False where there is nothing to tell: not Linux, or another C library than glibc
-    "Keep the memory of large tensors for the next ones, for as long as the process lives"
+    "Keep the memory of large tensors of the main thread for the next ones, for as long as the process lives"
     import ctypes
     with suppress(AttributeError, OSError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt

@@ -230,7 +230,7 @@ print(before, touched())
 """
     done = subprocess.run([sys.executable, "-c", script], text=True, capture_output=True)
     before, after = map(int, done.stdout.split())
-    assert after < 1000 < before, done.stderr
+    assert after < before/2, done.stderr
 
 
 @pytest.mark.parametrize("precise", [True, False])
