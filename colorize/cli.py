@@ -62,7 +62,9 @@ def read_manifest(path:Path|str, # a `colorize.csv`, or its folder
 )->dict: # {file: its row, a dict of str}; raises ValueError where this is no record of ours
     "What was made of which photograph"
     path = Path(path)/MANIFEST if Path(path).is_dir() else Path(path)
-    head, *lines = path.read_bytes().decode("utf-8-sig", "replace").split("\n")[:-1] or [""]
+    data = path.read_bytes()
+    if (",".join(COLUMNS) + "\n").encode().startswith(data): return {} # it is just being begun
+    head, *lines = data.decode("utf-8-sig", "replace").split("\n")[:-1] or [""]
     if tuple(_fields(head)) != COLUMNS: raise ValueError(f"{path}: this is not a record of colorize; move it, or give another folder")
     rows = (dict(zip(COLUMNS, map(unescaped, fields))) for fields in map(_fields, lines) if len(fields) == len(COLUMNS))
     return {row["file"]: row for row in rows}

@@ -543,3 +543,12 @@ def test_help_is_quick_and_names_the_options():
     said = run("--help").stdout
     assert all(option in said for option in ("--jobs", "--again", "--auto-contrast", "--deep", "--no-metadata", "--no-mark"))
     assert "torch" not in subprocess.run([sys.executable, "-X", "importtime", "-c", "import colorize.cli"], text=True, capture_output=True).stderr
+
+
+def test_a_record_that_is_just_being_begun_holds_nothing(tmp_path):
+    head = (",".join(COLUMNS) + "\n").encode()
+    for n in (0, 1, len(head)//2, len(head)):
+        (tmp_path/MANIFEST).write_bytes(head[:n])
+        assert read_manifest(tmp_path) == {}
+    (tmp_path/MANIFEST).write_bytes(b"name,price\n")
+    with pytest.raises(ValueError, match="not a record"): read_manifest(tmp_path)
