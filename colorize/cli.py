@@ -43,6 +43,7 @@ def target_for(photo:Path, # the photograph
 # %% ../nbs/15_cli.ipynb #5bc7bcf0
 MANIFEST = "colorize.csv"
 COLUMNS = ("file", "result", "seconds", "notes", "fault", "size", "mtime", "settings")
+_HEAD = (",".join(COLUMNS) + "\n").encode()
 
 def escaped(name, # of a file, any
 )->str: # UTF-8, one line
@@ -63,7 +64,7 @@ def read_manifest(path:Path|str, # a `colorize.csv`, or its folder
     "What was made of which photograph"
     path = Path(path)/MANIFEST if Path(path).is_dir() else Path(path)
     data = path.read_bytes()
-    if (",".join(COLUMNS) + "\n").encode().startswith(data): return {} # it is just being begun
+    if _HEAD.startswith(data): return {} # it is just being begun
     head, *lines = data.decode("utf-8-sig", "replace").split("\n")[:-1] or [""]
     if tuple(_fields(head)) != COLUMNS: raise ValueError(f"{path}: this is not a record of colorize; move it, or give another folder")
     rows = (dict(zip(COLUMNS, map(unescaped, fields))) for fields in map(_fields, lines) if len(fields) == len(COLUMNS))
@@ -107,11 +108,11 @@ def _with(result, ending): return result.with_stem(result.stem.removesuffix("-co
 @patch
 def _begin(self:Manifest):
     "Read the record, mend its end, and tidy up after a run that was killed"
-    data, head = self.path.read_bytes(), (",".join(COLUMNS) + "\n").encode()
+    data = self.path.read_bytes()
     self.rows, self.owners, self.fresh = {}, {}, not data
-    if head.startswith(data) and data != head: os.ftruncate(self.file, 0); self._write(head)
+    if _HEAD.startswith(data) and data != _HEAD: os.ftruncate(self.file, 0); self._write(_HEAD)
     for row in read_manifest(self.path).values(): self._keep(row)
-    if not data.endswith(b"\n"): os.ftruncate(self.file, data.rfind(b"\n") + 1 or len(head))
+    if not data.endswith(b"\n"): os.ftruncate(self.file, data.rfind(b"\n") + 1 or len(_HEAD))
     for staged in [f for f in self.stage.rglob("*") if f.is_file()]:
         result = staged.relative_to(self.stage)
         if result.as_posix() in self.owners:

@@ -52,10 +52,9 @@ def read_recipe(file:Path|str, # in YAML
     if unknown := set(recipe.get("publish") or {}) - _OF_PUBLISH: raise ValueError(f"{file}: publish has no {sorted(unknown)[0]!r}")
     recipe = dict(arch="resnet_unet", arch_args={}, weights=None, seed=42) | recipe
     if recipe["arch"] not in GENERATORS: raise ValueError(f"{file}: there is no generator {recipe['arch']!r}; there are {', '.join(GENERATORS)}")
-    names = [s.get("name") for s in recipe["stages"] if isinstance(s, dict)]
-    for stage in recipe["stages"]:
-        if wrong := _wrong_stage(stage, names) or _wrong_args(recipe["arch"], recipe["arch_args"]) or _wrong_args(recipe["arch"], stage.get("arch_args", {})):
-            raise ValueError(f"{file}: {wrong}")
+    names, wrong = [s.get("name") for s in recipe["stages"] if isinstance(s, dict)], _wrong_args(recipe["arch"], recipe["arch_args"])
+    for stage in recipe["stages"]: wrong = wrong or _wrong_stage(stage, names) or _wrong_args(recipe["arch"], stage.get("arch_args", {}))
+    if wrong: raise ValueError(f"{file}: {wrong}")
     return recipe
 
 # %% ../nbs/17_recipe.ipynb #087c23c6
