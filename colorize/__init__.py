@@ -5,7 +5,7 @@ moment, and not before: `import colorize` alone loads neither torch nor fastai n
 """
 import warnings
 
-__version__ = "0.0.1"
+__version__ = "0.1.0"
 warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")  # raised by fastai's import, of no use to ours
 
 

@@ -306,7 +306,7 @@ def front_page(notebook, chapters, pages):
     tree = lambda caption, *lines: f"```{{toctree}}\n:hidden:\n:caption: {caption}\n" + "\n".join(lines) + "\n```"
     titles = dict((stem, title) for notebook_cell in notebook.cells for title, stem in re.findall(r"\[(\d\d [^\]]+)\]\((\d\d_\w+)\.ipynb\)", notebook_cell.source))
     trees = [tree("The course", *(f"{titles[c.stem]} <{c.stem}>" if c.stem in titles else c.stem for c in chapters)),
-             tree("The library", "Reference <reference/index>"), tree("More", "running", *(p.removesuffix(".md") for p in pages))]
+             tree("The library", "Reference <reference/index>"), tree("More", "running", *(Path(p).stem for p in pages))]
     notebook.cells.append(nbformat.v4.new_markdown_cell("\n\n".join(trees)))
 
 
@@ -358,12 +358,13 @@ def stage(folder, address):
         module.everything, module.placed, module.shown = names, set(), []
         for name in module.nodes: names.setdefault(name, []).append(module.name)
     texts = [name for name in ("MODEL_CARD.md", "CONTRIBUTING.md", "CHANGELOG.md") if (ROOT/name).exists()]
-    staged, files = {"index.ipynb", *(c.name for c in chapters), *(PAGES[t] for t in texts)}, {f"nbs/{c.name}" for c in chapters}
+    glossary = source/"glossary.ipynb"
+    staged, files = {"index.ipynb", glossary.name, *(c.name for c in chapters), *(PAGES[t] for t in texts)}, {f"nbs/{c.name}" for c in chapters}
     plots = False
-    for path in [source/"index.ipynb", *chapters]:
+    for path in [source/"index.ipynb", *chapters, glossary]:
         notebook, plotted = chapter(path, modules, names, staged, files, address)
         plots |= plotted
-        if path.stem == "index": front_page(notebook, chapters, [PAGES[t] for t in texts])
+        if path.stem == "index": front_page(notebook, chapters, [glossary.name, *(PAGES[t] for t in texts)])
         nbformat.write(notebook, folder/path.name)
     for text in texts: (folder/PAGES[text]).write_text(doc_links(linked((ROOT/text).read_text(encoding="utf-8"), "", staged, files), names, None), encoding="utf-8")
     for path in files:
