@@ -19,6 +19,20 @@ _REASONS = {"ENOSPC": "the disk is full", "EDQUOT": "your share of the disk is u
             "EACCES": "you have no permission to", "EPERM": "you have no permission to", "ENAMETOOLONG": "its name is too long", "EIO": "the disk reports a fault"}
 _REASONS = {getattr(errno, name): why for name, why in _REASONS.items() if hasattr(errno, name)}
 
+# %% ../nbs/00_basics.ipynb #7e35efa7
+def _full(folder):
+    try: return shutil.disk_usage(folder).free < 2**16
+    except OSError: return False
+
+def _reason(error, path):
+    "The number of the system's reason why `path` was not written, or None"
+    cause = error
+    while cause.__context__ and not getattr(cause, "errno", None): cause = cause.__context__
+    code, name = getattr(cause, "errno", None), getattr(cause, "filename", None)
+    if code is None and _full(path.parent): code = errno.ENOSPC
+    elsewhere = isinstance(name, str) and not (Path(name).parent == path.parent or path.is_relative_to(name))
+    return None if elsewhere else code
+
 # %% ../nbs/00_basics.ipynb #44c6c870
 @contextmanager
 def writing(path:Path|str, # of the file that is written in the block, itself or beside its final name
@@ -28,19 +42,14 @@ def writing(path:Path|str, # of the file that is written in the block, itself or
     try: yield
     except NotWritten: raise
     except (OSError, RuntimeError) as error:
-        cause = error
-        while cause.__context__ and not getattr(cause, "errno", None): cause = cause.__context__
-        code, name = getattr(cause, "errno", None), getattr(cause, "filename", None)
-        if code is None and _full(path.parent): code = errno.ENOSPC
-        elsewhere = isinstance(name, str) and not (Path(name).parent == path.parent or path.is_relative_to(name))
-        if code not in _REASONS or elsewhere: raise
+        if (code := _reason(error, path)) not in _REASONS: raise
         told = NotWritten(f"{path}: this could not be written, because {_REASONS[code]}")
         told.errno = code
         raise told from error
 
-def _full(folder):
-    try: return shutil.disk_usage(folder).free < 2**16
-    except OSError: return False
+# %% ../nbs/00_basics.ipynb #dc790346
+def _to_disk(file):
+    with open(file, "rb+") as f: os.fsync(f.fileno())
 
 # %% ../nbs/00_basics.ipynb #84f4bc1d
 @contextmanager
@@ -57,9 +66,6 @@ def written(path:Path|str, # the file to be, in the end
             os.replace(beside, path)
     finally:
         with suppress(OSError): beside.unlink()
-
-def _to_disk(file):
-    with open(file, "rb+") as f: os.fsync(f.fileno())
 
 # %% ../nbs/00_basics.ipynb #36830e14
 def sweep(folder:Path|str, # where nobody else writes at the moment
@@ -78,6 +84,7 @@ def one_line(text, # a sentence with names in it
 class Taken(OSError):
     "Another process works in this folder"
 
+# %% ../nbs/00_basics.ipynb #c8ad3517
 def _lock(fd):
     "Take the lock of an open file, if it is free"
     if os.name == "nt":
@@ -112,6 +119,17 @@ def _let_go():
 
 if hasattr(os, "register_at_fork"): os.register_at_fork(after_in_child=_let_go)
 
+# %% ../nbs/00_basics.ipynb #ab91acb2
+def _when_free(folder, wait, what):
+    "The open lock file of a folder, as soon as no other process has it"
+    told = False
+    while (fd := _locked(Path(folder)/".lock")) is None:
+        if not wait: raise Taken(f"{folder}: {what}")
+        if not told: warnings.warn(f"{folder}: {what}; waiting for it")
+        told = True
+        time.sleep(.1)
+    return fd
+
 # %% ../nbs/00_basics.ipynb #1e60be53
 @contextmanager
 def taken(folder:Path|str, # is made where it is missing
@@ -120,15 +138,10 @@ def taken(folder:Path|str, # is made where it is missing
 ): # raises Taken unless it may wait, and NotWritten
     "A folder for this thread alone, while the block lasts"
     path = Path(folder)/".lock"
-    mine, told, new = (os.path.realpath(folder), threading.get_ident()), False, not path.parent.exists()
+    mine, new = (os.path.realpath(folder), threading.get_ident()), not path.parent.exists()
     if mine in _held: yield; return
     with writing(path): path.parent.mkdir(parents=True, exist_ok=True)
-    while (fd := _locked(path)) is None:
-        if not wait: raise Taken(f"{folder}: {what}")
-        if not told: warnings.warn(f"{folder}: {what}; waiting for it")
-        told = True
-        time.sleep(.1)
-    _held[mine] = fd
+    _held[mine] = fd = _when_free(folder, wait, what)
     try:
         if fd >= 0: sweep(folder)
         yield

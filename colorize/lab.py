@@ -89,7 +89,7 @@ def _linear_bytes(device): return _to_linear(torch.arange(256, dtype=torch.float
 
 def _linear(rgb):
     if rgb.dtype != torch.uint8: return _to_linear(rgb)
-    return _linear_bytes(rgb.device).index_select(0, rgb.flatten().long()).view(rgb.shape)
+    return _linear_bytes(rgb.device).index_select(0, rgb.flatten().int()).view(rgb.shape)
 
 # %% ../nbs/01_lab.ipynb #73ba340f
 def _by_pieces(f, x, channels=3, dtype=None):
@@ -152,6 +152,7 @@ def split_lab(lab:Tensor, # shape (..., 3, H, W)
     if lab.dim() < 3 or lab.shape[-3] != 3: raise ValueError(f"lab must have shape (..., 3, height, width), not {tuple(lab.shape)}")
     return lab[..., :1, :, :], lab[..., 1:, :, :]
 
+# %% ../nbs/01_lab.ipynb #729253ad
 def join_lab(L:Tensor, # shape (..., 1, H, W)
              ab:Tensor, # shape (..., 2, H, W), the same size
             )->Tensor: # shape (..., 3, H, W)
@@ -167,8 +168,9 @@ def chroma(lab:Tensor, # shape (..., 3, H, W), CIELAB units
     "How strong the colour is: the length of (a, b)"
     return torch.linalg.vector_norm(_check(lab, "lab")[..., 1:, :, :], dim=-3, keepdim=True)
 
+# %% ../nbs/01_lab.ipynb #194d0350
 def hue(lab:Tensor, # shape (..., 3, H, W), CIELAB units
-       )->Tensor: # shape (..., 1, H, W), degrees in 0..360: red about 40, yellow 100, green 135, blue 305; meaningless for grey
+       )->Tensor: # shape (..., 1, H, W), degrees in 0..360: red 40, yellow 103, green 136, blue 306; meaningless for grey
     "Which colour: the angle of (a, b)"
     _, a, b = _check(lab, "lab").split(1, -3)
     return torch.rad2deg(torch.atan2(b, a)).remainder(360)
@@ -201,6 +203,7 @@ def encode(self:LabScale, lab:Tensor, # L in 0..100, a and b in CIELAB units, sh
     L, ab = split_lab(_check(lab, "lab"))
     return self.encode_L(L), self.encode_ab(ab)
 
+# %% ../nbs/01_lab.ipynb #1faf033c
 @patch
 def decode(self:LabScale, L:Tensor, # shape (..., 1, H, W), the network's scale
            ab:Tensor, # shape (..., 2, H, W), the network's scale
@@ -217,6 +220,7 @@ def from_dict(cls:LabScale, d:dict, # as `LabScale.to_dict` gives it
     if not isinstance(d, dict) or set(d) != names: raise ValueError(f"a LabScale has exactly the entries {sorted(names)}, not {d!r}")
     return cls(**d)
 
+# %% ../nbs/01_lab.ipynb #90074673
 SCALES = {"110": LabScale(), "127": LabScale(ab_range=127.),
           "unit": LabScale(L_center=0., L_range=100., ab_center=-128., ab_range=255.)}
 

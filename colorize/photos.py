@@ -92,7 +92,6 @@ def _strips(height, width, pixels=2**20):
     rows = max(1, pixels//width)
     return [slice(top, min(top + rows, height)) for top in range(0, height, rows)]
 
-# %% ../nbs/02_photos.ipynb #7f930d5e
 def _rows(picture, rows): return picture.crop((0, rows.start, picture.width, rows.stop))
 
 # %% ../nbs/02_photos.ipynb #52c7829e
@@ -131,8 +130,6 @@ def _flatten(
 
 # %% ../nbs/02_photos.ipynb #02ae500c
 MAX_PIXELS = 600_000_000
-
-# %% ../nbs/02_photos.ipynb #ac7e5a99
 FORMATS = "APNG AVIF BMP DIB GIF HEIF JPEG JPEG2000 MPO PCX PNG PPM PSD QOI SGI TGA TIFF WEBP".split()
 
 # %% ../nbs/02_photos.ipynb #87d68853
@@ -158,7 +155,6 @@ def _is_heic(head):
     brands = head[8:max(16, min(int.from_bytes(head[:4], "big"), len(head)))]
     return head[4:8] == b"ftyp" and b"avi" not in brands and any(b in brands for b in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"))
 
-# %% ../nbs/02_photos.ipynb #66d6c843
 def _add_heic(name):
     "Teach Pillow HEIC, or say how to get it"
     try: from pillow_heif import register_heif_opener
@@ -189,7 +185,6 @@ def _name_of(source):
     if isinstance(source, (str, Path)): return one_line(str(source))
     return one_line(str(getattr(source, "filename", "") or getattr(source, "name", "") or "the picture"))
 
-# %% ../nbs/02_photos.ipynb #bfbeaae0
 def _fault(error):
     "What went wrong, as a sentence"
     if isinstance(error, UnidentifiedImageError): return "this is not a picture, or of a format that Pillow does not know"
@@ -201,7 +196,6 @@ def _fault(error):
 # %% ../nbs/02_photos.ipynb #083ecb88
 _relaxed = dict(lock=threading.Lock(), users=0)
 
-# %% ../nbs/02_photos.ipynb #09b843dc
 @contextmanager
 def _own_limits():
     "Our limit on pixels in place of Pillow's, and Pillow's warnings unheard, as long as somebody reads"
@@ -257,6 +251,8 @@ def _icc_tags(profile):
     entries = [struct.unpack_from(">4sII", profile, 132 + 12*i) for i in range(min(100, struct.unpack_from(">I", profile, 128)[0]))]
     return {name: profile[start:start + size] for name, start, size in entries}
 
+def _xyz_matrix(tags): return np.stack([np.frombuffer(tags[c + b"XYZ"], ">i4", 3, 8)/65536 for c in (b"r", b"g", b"b")], 1)
+
 # %% ../nbs/02_photos.ipynb #09d49ad7
 def _icc_curve(tag, n=65536):
     "Light, 0..1, for each of n even levels: a tone curve of an ICC profile"
@@ -279,8 +275,6 @@ def _grey_curve(tags, n=65536):
 def _srgb_curve(light):
     "From light, 0..1, to sRGB levels, 0..1"
     return np.where(light <= .0031308, 12.92*light, 1.055*np.maximum(light, 1e-9)**(1/2.4) - .055)
-
-def _xyz_matrix(tags): return np.stack([np.frombuffer(tags[c + b"XYZ"], ">i4", 3, 8)/65536 for c in (b"r", b"g", b"b")], 1)
 
 # %% ../nbs/02_photos.ipynb #3f00fec9
 def _deep_to_srgb(
@@ -347,7 +341,6 @@ def _first_page(picture):
     except EOFError: picture.seek(0)
     return picture
 
-# %% ../nbs/02_photos.ipynb #97b943b2
 def _count_pages(picture, notes):
     "Say what else is in the file"
     try: pages = getattr(picture, "n_frames", 1) if picture.format == "TIFF" else 1
@@ -364,10 +357,13 @@ def _turned(deep, orientation):
     if orientation >= 5: deep = deep.swapaxes(0, 1)
     return deep[::-1 if orientation in (3, 4, 7, 8) else 1, ::-1 if orientation in (2, 3, 6, 7) else 1]
 
+def _upright(rgb, alpha, deep, orientation):
+    turn = Image.Transpose[TURNS[orientation]] if orientation in TURNS else None
+    return (rgb if turn is None else rgb.transpose(turn)), (alpha if turn is None or alpha is None else alpha.transpose(turn)), _turned(deep, orientation)
+
 # %% ../nbs/02_photos.ipynb #e85f47d3
 _OTHER_END = {";16B": ";16L", ";16L": ";16B", ";16N": ";16B" if sys.byteorder == "little" else ";16L"}
 
-# %% ../nbs/02_photos.ipynb #630617bf
 def _raw_mode(picture):
     "How the pixels lie in the file, in Pillow's words"
     args = picture.tile[0][3] if getattr(picture, "tile", None) else ""
@@ -447,12 +443,6 @@ def _profile_of(picture, notes):
     elif picture.mode == "CMYK": notes.append("it is in CMYK without a colour profile: its colours are a rule of thumb")
     return icc_profile(563/256, ADOBE_RGB) if adobe else None
 
-# %% ../nbs/02_photos.ipynb #835aecf8
-def _is_table(profile):
-    "Is it a sound profile that is not made of curves and a matrix?"
-    try: return b"rTRC" not in _icc_tags(profile) and bool(ImageCms.ImageCmsProfile(io.BytesIO(profile)))
-    except Exception: return False
-
 # %% ../nbs/02_photos.ipynb #70d3adb4
 def _in_srgb(convert, picture, profile, notes):
     "`convert` with the profile, or the picture as it is where the profile is of no use"
@@ -461,11 +451,19 @@ def _in_srgb(convert, picture, profile, notes):
         notes.append(f"its colour profile could not be used and was left aside ({one_line(str(error))})")
         return picture
 
-# %% ../nbs/02_photos.ipynb #7740db04
+# %% ../nbs/02_photos.ipynb #92e2d362
 def _of_one_channel(values, profile, notes):
     "(RGB, deep) of deep grey"
     if profile: values = _in_srgb(_deep_to_srgb, values, profile, notes)
     return to_8_bits(values).convert("RGB"), np.broadcast_to(values[..., None], (*values.shape, 3))
+
+def _grey_pixels(picture, tags, profile, notes):
+    "(RGB, alpha, deep) of mode I;16, I or F"
+    clear = picture.info.get("transparency")
+    values = _deep_grey(picture, tags.get(262) == 0, 12 if tags.get(258) == (12,) else 16)
+    alpha = Image.fromarray(255*(values != clear).astype(np.uint8)) if isinstance(clear, int) else None
+    rgb, values = _of_one_channel(values, profile, notes)
+    return rgb, alpha, values
 
 # %% ../nbs/02_photos.ipynb #273beaed
 def _of_bytes(picture, profile, notes):
@@ -479,16 +477,12 @@ def _of_bytes(picture, profile, notes):
     if profile: picture = _in_srgb(_to_srgb, picture, profile, notes)
     return (picture if picture.mode == "RGB" else picture.convert("RGB")), alpha, None
 
-# %% ../nbs/02_photos.ipynb #92e2d362
-def _grey_pixels(picture, tags, profile, notes):
-    "(RGB, alpha, deep) of mode I;16, I or F"
-    clear = picture.info.get("transparency")
-    values = _deep_grey(picture, tags.get(262) == 0, 12 if tags.get(258) == (12,) else 16)
-    alpha = Image.fromarray(255*(values != clear).astype(np.uint8)) if isinstance(clear, int) else None
-    rgb, values = _of_one_channel(values, profile, notes)
-    return rgb, alpha, values
-
 # %% ../nbs/02_photos.ipynb #deb8e2f4
+def _is_table(profile):
+    "Is it a sound profile that is not made of curves and a matrix?"
+    try: return b"rTRC" not in _icc_tags(profile) and bool(ImageCms.ImageCmsProfile(io.BytesIO(profile)))
+    except Exception: return False
+
 def _colour_pixels(picture, file, name, page, raw, profile, notes):
     "(RGB, alpha, deep) of 16-bit colour"
     if profile and _is_table(profile):
@@ -533,13 +527,6 @@ def _read(source, name, deep, remarks):
             planar = tags.get(284) == 2 and max(tags.get(258, (8,))) > 8
             return _finish_tiff(file, name, deep, remarks) if planar else _finish(picture, file, name, deep, remarks)
 
-# %% ../nbs/02_photos.ipynb #59740b7f
-def _upright(rgb, alpha, deep, orientation):
-    turn = Image.Transpose[TURNS[orientation]] if orientation in TURNS else None
-    return (rgb if turn is None else rgb.transpose(turn)), (alpha if turn is None or alpha is None else alpha.transpose(turn)), _turned(deep, orientation)
-
-def _plain(picture): return picture.copy() if isinstance(picture, ImageFile.ImageFile) else picture
-
 # %% ../nbs/02_photos.ipynb #eb483f98
 def _finish(picture, file, name, deep, remarks):
     "From the opened picture to the Photo"
@@ -549,7 +536,7 @@ def _finish(picture, file, name, deep, remarks):
     try: orientation = picture.getexif().get(0x0112, 1)
     except Exception: orientation = 1
     rgb, alpha, values = _upright(rgb, alpha, values, orientation)
-    rgb = _plain(rgb)
+    if isinstance(rgb, ImageFile.ImageFile): rgb = rgb.copy()
     rgb.info = {}
     if not remarks: return Photo(rgb, alpha)
     info = _info_of(picture, rgb.size, notes)
@@ -612,7 +599,6 @@ def _fault_of(file):
     try: open_photo(file)
     except PhotoError as error: return str(error)
 
-# %% ../nbs/02_photos.ipynb #b386f160
 def check_photos(
     files:list, # paths
     progress:bool=True, # show a progress bar
@@ -648,7 +634,6 @@ def _hidden(lab):
     rows = lab[1:].flatten(1)[:, lab[0].flatten().argsort()].reshape(2, *lab.shape[1:])
     return (rows - rows.mean(2, keepdim=True)).square().sum(0).sqrt().mean().item()
 
-# %% ../nbs/02_photos.ipynb #718c2f65
 def hidden_colour(
     photo, # anything that `open_photo` takes
     size:int=64, # side of the small copy that is measured, in pixels
@@ -696,21 +681,19 @@ def photo_table(
                     mean_chroma=mean_chroma(photo, size), hidden_colour=hidden_colour(photo, size))
     return pd.DataFrame(_each(row, files, False))
 
-# %% ../nbs/02_photos.ipynb #67aebc3e
-KEPT_TAGS = (269, 270, 271, 272, 285, 305, 306, 315, 316, 18246, 18249, 33432, 36867, 40091, 40092, 40093, 40094, 40095)
-_EXIF, _GPS = 0x8769, 0x8825
-
 # %% ../nbs/02_photos.ipynb #e0f88815
 class _Text(str):
     "A text of EXIF, each byte a character: Pillow reads it so, and would write question marks for what is not ASCII"
     def encode(self, *args): return super().encode("latin-1", "replace")
 
-# %% ../nbs/02_photos.ipynb #60330de8
 def exif_text(text:str)->str: # what Pillow is to be given for it
     "A text for EXIF, in UTF-8"
     return _Text(text.encode().decode("latin-1"))
 
-# %% ../nbs/02_photos.ipynb #685f72e3
+# %% ../nbs/02_photos.ipynb #67aebc3e
+KEPT_TAGS = (269, 270, 271, 272, 285, 305, 306, 315, 316, 18246, 18249, 33432, 36867, 40091, 40092, 40093, 40094, 40095)
+_EXIF, _GPS = 0x8769, 0x8825
+
 def _storable(tags):
     "Those entries of a part of EXIF that can be written again"
     kept = {}
@@ -851,6 +834,16 @@ def draw_split(
     drawn = random_state.choice(paths, n, replace=False)[random_state.permutation(n)]
     return [Path(p) for p in drawn[:-n_valid]], [Path(p) for p in drawn[-n_valid:]]
 
+# %% ../nbs/02_photos.ipynb #8dcc67f7
+def _counter(archive, limit):
+    "A function that adds up bytes, and refuses an archive with more than `limit`"
+    size = 0
+    def counted(n):
+        nonlocal size
+        size += n
+        if size > limit: raise PhotoError(f"{archive}: unpacked it has more than {limit:,} bytes, and is left alone")
+    return counted
+
 # %% ../nbs/02_photos.ipynb #670ecec6
 def _unzip(archive, place, counted):
     with zipfile.ZipFile(archive) as zip:
@@ -860,31 +853,33 @@ def _unzip(archive, place, counted):
             counted(part.file_size)
         zip.extractall(place)
 
+def _untar(archive, place, counted):
+    def checked(member, path): counted(member.size); return tarfile.data_filter(member, path)
+    with tarfile.open(archive) as tar:
+        tar.extractall(place, filter=checked)
+        while tar.fileobj.read(2**20): pass  # to the checksum at its end
+
+# %% ../nbs/02_photos.ipynb #59385364
+@contextmanager
+def _told_of(archive):
+    "Whatever goes wrong with an archive in the block, as a PhotoError"
+    try: yield
+    except tarfile.FilterError as error: raise PhotoError(f"{archive}: refused, because it has something that leads out of its folder or is no file ({error})") from error
+    except FileNotFoundError: raise PhotoError(f"{archive}: there is no such archive") from None
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, zlib.error, lzma.LZMAError, RuntimeError, NotImplementedError) as error:
+        raise PhotoError(f"{archive}: the archive can't be unpacked ({str(error).strip() or type(error).__name__})") from error
+
 # %% ../nbs/02_photos.ipynb #adcad7c9
 def unpack(archive:str|Path, # a .tar (.gz, .bz2, .xz) or .zip
            folder:str|Path, # of its contents, in the end; is left as it is where it exists
            limit:int=50*10**9, # bytes, unpacked; archives with more are refused
 )->Path: # the folder; raises PhotoError with a sentence
     "The contents of an archive as `folder`: all of them or none, and nothing outside of it"
-    archive, folder, size = Path(archive), Path(folder), 0
+    archive, folder = Path(archive), Path(folder)
     if folder.exists(): return folder
-    def counted(n):
-        nonlocal size
-        size += n
-        if size > limit: raise PhotoError(f"{archive}: unpacked it has more than {limit:,} bytes, and is left alone")
-    def checked(member, path): counted(member.size); return tarfile.data_filter(member, path)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder.parent) as place:
-        try:
-            if zipfile.is_zipfile(archive): _unzip(archive, place, counted)
-            else:
-                with tarfile.open(archive) as tar:
-                    tar.extractall(place, filter=checked)
-                    while tar.fileobj.read(2**20): pass  # to the checksum at its end
-        except tarfile.FilterError as error: raise PhotoError(f"{archive}: refused, because it has something that leads out of its folder or is no file ({error})") from error
-        except FileNotFoundError: raise PhotoError(f"{archive}: there is no such archive") from None
-        except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, zlib.error, lzma.LZMAError, RuntimeError, NotImplementedError) as error:
-            raise PhotoError(f"{archive}: the archive can't be unpacked ({str(error).strip() or type(error).__name__})") from error
+        with _told_of(archive): (_unzip if zipfile.is_zipfile(archive) else _untar)(archive, place, _counter(archive, limit))
         inside = [*Path(place).iterdir()]
         os.replace(inside[0] if len(inside) == 1 and inside[0].is_dir() and not inside[0].is_symlink() else place, folder)
         Path(place).mkdir(exist_ok=True)
@@ -922,7 +917,6 @@ def _through(photo, table):
     for rows in _strips(*deep.shape[:2]): deep[rows] = table[photo.deep[rows]]
     return replace(photo, rgb=to_8_bits(deep), deep=deep)
 
-# %% ../nbs/02_photos.ipynb #a360b45a
 def inverted(photo:Photo, # a negative
 )->Photo: # the positive
     "Dark for light"
