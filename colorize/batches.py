@@ -48,6 +48,7 @@ def cache_folder()->Path: # `COLORIZE_CACHE`, if set, or colorize's folder in th
     base = os.environ.get("XDG_CACHE_HOME") or Path.home()/".cache"
     return Path(os.environ.get("COLORIZE_CACHE") or Path(base)/"colorize")
 
+# %% ../nbs/03_batches.ipynb #238ca3b6
 def _stamp(file):
     stat = os.stat(file)
     return [str(Path(file).resolve()), stat.st_size, stat.st_mtime_ns]
@@ -70,13 +71,18 @@ class PhotoStore:
                                            f"{next(iter(self.skipped.values()))}")
         self.files = [Path(row["file"][0]) for row in self.rows]
 
-    def __len__(self): return len(self.rows)
+# %% ../nbs/03_batches.ipynb #33222ed1
+@patch
+def __len__(self:PhotoStore): return len(self.rows)
 
-    def __getitem__(self, i:int)->np.ndarray: # uint8, shape (H, W, 3)
-        start, (h, w) = self.rows[i]["start"], self.rows[i]["shape"]
-        return self._bytes[start:start + 3*h*w].reshape(h, w, 3)
+@patch
+def __getitem__(self:PhotoStore, i:int)->np.ndarray: # uint8, shape (H, W, 3)
+    start, (h, w) = self.rows[i]["start"], self.rows[i]["shape"]
+    return self._bytes[start:start + 3*h*w].reshape(h, w, 3)
 
-    def __getstate__(self): return {k: v for k, v in vars(self).items() if k != "_map"}
+# %% ../nbs/03_batches.ipynb #89f46d12
+@patch
+def __getstate__(self:PhotoStore): return {k: v for k, v in vars(self).items() if k != "_map"}
 
 # %% ../nbs/03_batches.ipynb #a0395bca
 @patch(as_prop=True)
@@ -88,6 +94,7 @@ def _bytes(self:PhotoStore):
 
 def _mapped(file): return np.asarray(np.memmap(file, np.uint8, mode="r")) if file.stat().st_size else np.zeros(0, np.uint8)
 
+# %% ../nbs/03_batches.ipynb #d9029942
 @patch
 def _read(self:PhotoStore, name):
     "An index and the bytes that it speaks of, or None where either is missing, torn, or says what can't be"
@@ -111,6 +118,7 @@ def _rows_for(self:PhotoStore, stamps, progress):
         with suppress(OSError), taken(self.folder): self._only(self.data)
     return index["rows"], {Path(file): why for file, _, _, why in index["skipped"]}
 
+# %% ../nbs/03_batches.ipynb #c85f5f68
 @patch
 def _complete(self:PhotoStore, stamps):
     "The index, if it knows all photographs as they are"
@@ -161,6 +169,7 @@ def _kept(self:PhotoStore):
     self._only("index.json", "unfinished.json", *(index["data"] for index, _ in filter(None, found)))
     return {tuple(row["file"]): data[row["start"]:][:3*np.prod(row["shape"])].reshape(*row["shape"], 3) for index, data in filter(None, found) for row in index["rows"]}
 
+# %% ../nbs/03_batches.ipynb #a163d149
 @patch
 def _only(self:PhotoStore, *names):
     "Remove all of our files but these"
@@ -168,6 +177,7 @@ def _only(self:PhotoStore, *names):
         if re.fullmatch(r"[0-9a-f]{8}\.bin|unfinished.json", file.name) and file.name not in names:
             with suppress(OSError): file.unlink()
 
+# %% ../nbs/03_batches.ipynb #4a344ecd
 @patch
 @contextmanager
 def _tidy(self:PhotoStore, name):
@@ -202,6 +212,7 @@ def train_crops(size:int=224, # px, height and width of the crop
     if jitter: steps.append(v2.ColorJitter(brightness=jitter, contrast=jitter))
     return v2.Compose(steps)
 
+# %% ../nbs/03_batches.ipynb #3c1ee57f
 def valid_crops(size:int=224, # px, height and width of the crop
 )->v2.Compose: # from uint8 (3, H, W) to uint8 (3, size, size)
     "The middle of the photograph, always the same"
@@ -247,21 +258,33 @@ class PhotoDL(DataLoader):
         super().__init__(dataset, **kwargs)
         self.scale, self.mood, self.epoch, self.first = scale, mood, 0, 0
 
-    def get_idxs(self):
-        order = list(range(self.n))
-        if self.shuffle: random.Random(hash((self.dataset.seed, self.epoch))).shuffle(order)
-        return order[self.first*self.bs:]
-
-    def create_item(self, i): return (self.dataset.draw(i, self.epoch),)
-    def after_batch(self, batch): return encode_bytes(batch[0], self.scale, self.mood)
-    def after_iter(self): self.start_at(self.epoch + 1)
     def new(self, dataset=None, cls=None, **kwargs): return super().new(dataset, cls, scale=self.scale, mood=self.mood, **kwargs)
 
-    def start_at(self, epoch:int, # the epoch that the next iteration belongs to
-                 first:int=0, # batches of it that have been had already
-    ):
-        "Say where in the training the next iteration begins"
-        self.epoch, self.first = epoch, first
+# %% ../nbs/03_batches.ipynb #9203099d
+@patch
+def get_idxs(self:PhotoDL):
+    order = list(range(self.n))
+    if self.shuffle: random.Random(hash((self.dataset.seed, self.epoch))).shuffle(order)
+    return order[self.first*self.bs:]
+
+# %% ../nbs/03_batches.ipynb #41fc9969
+@patch
+def create_item(self:PhotoDL, i): return (self.dataset.draw(i, self.epoch),)
+
+@patch
+def after_batch(self:PhotoDL, batch): return encode_bytes(batch[0], self.scale, self.mood)
+
+# %% ../nbs/03_batches.ipynb #dcfeafd8
+@patch
+def start_at(self:PhotoDL,
+             epoch:int, # the epoch that the next iteration belongs to
+             first:int=0, # batches of it that have been had already
+):
+    "Say where in the training the next iteration begins"
+    self.epoch, self.first = epoch, first
+
+@patch
+def after_iter(self:PhotoDL): self.start_at(self.epoch + 1)
 
 # %% ../nbs/03_batches.ipynb #31727128
 def to_rgb(L:Tensor, # (B, 1, H, W) in the network's scale
@@ -272,6 +295,7 @@ def to_rgb(L:Tensor, # (B, 1, H, W) in the network's scale
     if ab is None: ab = L.new_full((len(L), 2, *L.shape[2:]), scale.encode_ab(0.))
     return lab_to_rgb(scale.decode(L.float(), ab.float()))
 
+# %% ../nbs/03_batches.ipynb #bea51aa2
 def show_columns(columns:list, # batches of pictures, (B, 3, H, W) each, float 0..1
                  titles:list, # a title for each column
                  max_n:int=6, # photographs at most
@@ -281,13 +305,14 @@ def show_columns(columns:list, # batches of pictures, (B, 3, H, W) each, float 0
     groups = [picture for group in zip(*(c[:max_n].cpu() for c in columns)) for picture in group]
     show_images(groups, titles=list(titles)*(len(groups)//len(titles)), ncols=len(titles)*(per_row or 6//len(titles)), height=1.5)
 
-# %% ../nbs/03_batches.ipynb #dce98638
+# %% ../nbs/03_batches.ipynb #9a181c5f
 @patch
 def show_batch(self:PhotoDL, b=None, max_n=6, **kwargs):
     "Grey and true, side by side"
     L, ab = b or self.one_batch()
     show_columns([to_rgb(L, None, self.scale), to_rgb(L, ab, self.scale)], ["grey", "true"], max_n)
 
+# %% ../nbs/03_batches.ipynb #f654b41b
 @patch
 def show_results(self:PhotoDL, b, preds, max_n=4, **kwargs):
     "Grey, colorized and true, side by side"
@@ -321,10 +346,26 @@ def photo_dls(source=None, # a folder, a pair (training files, validation files)
 # %% ../nbs/03_batches.ipynb #1f901d63
 def _copy_name(file, k): return f"{file.stem[:50]}-{hashlib.sha256(str(file).encode()).hexdigest()[:12]}-{k:02}.jpg"
 
+# %% ../nbs/03_batches.ipynb #056e81f9
 def _check_outside(files, out):
     for file in files:
         if any(place.is_relative_to(out.resolve()) for place in (file.resolve(), file.parent.resolve())):
             raise ValueError(f"{out} holds {file.name}, which is to be copied; choose another folder for the copies")
+
+# %% ../nbs/03_batches.ipynb #2f447207
+def _decoded(files, short_side, progress):
+    "Each file with its pixels, or with the error that it gave"
+    chunks = range(0, len(files), 64)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in progress_bar(chunks, leave=False) if progress and len(chunks) > 1 else chunks:
+            some = files[start:start+64]
+            yield from zip(some, pool.map(lambda file: _shrunk(file, short_side), some))
+
+# %% ../nbs/03_batches.ipynb #55ff2aca
+def _save_jpeg(path, crop, quality):
+    Image.fromarray(crop.permute(1, 2, 0).numpy()).save(jpeg := BytesIO(), "JPEG", quality=quality, subsampling=0)
+    with written(path) as beside: beside.write_bytes(jpeg.getvalue())
+    return path
 
 # %% ../nbs/03_batches.ipynb #639da237
 def augment_folder(files:list, # paths of photographs; one given twice counts once
@@ -340,16 +381,11 @@ def augment_folder(files:list, # paths of photographs; one given twice counts on
     files, out, tfm = list(dict.fromkeys(Path(os.path.abspath(f)) for f in files)), Path(out), tfm or train_crops(size, rotation=10.)
     if not files or copies < 1: raise ValueError(f"{copies} copies of {len(files)} photographs are nothing to write")
     _check_outside(files, out)
-    def save(path, crop):
-        Image.fromarray(crop.permute(1, 2, 0).numpy()).save(jpeg := BytesIO(), "JPEG", quality=quality, subsampling=0)
-        with written(path) as beside: beside.write_bytes(jpeg.getvalue())
-        return path
-    paths, skipped, chunks = [], {}, range(0, len(files), 64)
+    paths, skipped = [], {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in progress_bar(chunks, leave=False) if progress and len(chunks) > 1 else chunks:
-            for i, pixels in enumerate(pool.map(lambda f: _shrunk(f, size*8//7), files[start:start+64]), start):
-                if isinstance(pixels, PhotoError): skipped[files[i]] = str(pixels); continue
-                crops = PhotoCrops({i: pixels}, tfm, seed)
-                paths += pool.map(save, [out/_copy_name(files[i], k) for k in range(copies)], [crops.draw(i, k) for k in range(copies)])
+        for i, (file, pixels) in enumerate(_decoded(files, size*8//7, progress)):
+            if isinstance(pixels, PhotoError): skipped[file] = str(pixels); continue
+            crops, names = PhotoCrops({i: pixels}, tfm, seed), [out/_copy_name(file, k) for k in range(copies)]
+            paths += pool.map(_save_jpeg, names, [crops.draw(i, k) for k in range(copies)], [quality]*copies)
     if not paths: raise PhotoError(f"none of {len(files)} photographs could be read, the first because: {next(iter(skipped.values()))}")
     return paths, skipped

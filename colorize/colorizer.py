@@ -104,14 +104,7 @@ class Colorizer(nn.Module, PyTorchModelHubMixin, library_name="colorize", licens
     @property
     def device(self): return next(self.net.parameters()).device
 
-# %% ../nbs/10_colorizer.ipynb #74e12315
-@patch
-def _network(self:Colorizer):
-    "The network in the form that is fastest here, and its number format"
-    state = self.engine, self.precise, self.device, sum(t._version for t in (*self.net.parameters(), *self.net.buffers()))
-    if self._quick[0] != state: self._quick = state, *self._prepared()
-    return self._quick[1:]
-
+# %% ../nbs/10_colorizer.ipynb #f7fe799c
 @patch
 def _prepared(self:Colorizer):
     if self.engine != "torch":
@@ -120,15 +113,26 @@ def _prepared(self:Colorizer):
     dtype = None if self.precise or hasattr(self.net, "sfs") else fast_dtype(self.device)
     return (self.net, torch.float32) if dtype is None else (copy.deepcopy(self.net).to(dtype=dtype, memory_format=torch.channels_last), dtype)
 
+# %% ../nbs/10_colorizer.ipynb #41dbf7a8
 @patch
-def export(self:Colorizer,
-           file:Path|str, # .onnx
-): # raises ImportError with a sentence where the package onnx is missing
-    "The network as an ONNX file, with its scale and working size in the metadata"
-    from colorize.engines import export_onnx
-    export_onnx(self.net, file, self.config)
+def _network(self:Colorizer):
+    "The network in the form that is fastest here, and its number format"
+    state = self.engine, self.precise, self.device, sum(t._version for t in (*self.net.parameters(), *self.net.buffers()))
+    if self._quick[0] != state: self._quick = state, *self._prepared()
+    return self._quick[1:]
 
-# %% ../nbs/10_colorizer.ipynb #b6fac86c
+# %% ../nbs/10_colorizer.ipynb #8433ec17
+@patch
+def _ask(self:Colorizer, L):
+    "What the network says to `L`, one photograph at a time"
+    with self._turn.lock:
+        net, dtype = self._network()
+        ab = net(L.to(dtype)).float()
+        if self.mirrored: ab = (ab + net(L.flip(3).to(dtype)).float().flip(3))/2
+    if not ab.isfinite().all(): raise ValueError("the network gives no colours for this photograph: its answer is not made of numbers; is the model damaged?")
+    return ab
+
+# %% ../nbs/10_colorizer.ipynb #52f3514d
 @patch
 @torch.no_grad()
 def predict_ab(self:Colorizer,
@@ -139,14 +143,16 @@ def predict_ab(self:Colorizer,
     small = photo.resize(working_size(*photo.size, size or self.size), Image.Resampling.BICUBIC, reducing_gap=3.)
     lab = rgb_to_lab(torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].to(self.device))
     L, _ = self.scale.encode(lab)
-    with self._turn.lock:
-        net, dtype = self._network()
-        ab = net(L.to(dtype)).float()
-        if self.mirrored: ab = (ab + net(L.flip(3).to(dtype)).float().flip(3))/2
-    if not ab.isfinite().all(): raise ValueError("the network gives no colours for this photograph: its answer is not made of numbers; is the model damaged?")
-    return split_lab(self.scale.decode(L, ab))[1][0].cpu()
+    return split_lab(self.scale.decode(L, self._ask(L)))[1][0].cpu()
 
-# %% ../nbs/10_colorizer.ipynb #c0554909
+# %% ../nbs/10_colorizer.ipynb #8ff0c56c
+def _join_deep(photo, ab, mood, overwrite):
+    "The colours of `ab` in a `Photo` of 16 bits a channel, transparency kept"
+    levels, own = np.asarray(photo.rgb)*np.uint16(257) if photo.deep is None else photo.deep, photo.deep is None or overwrite
+    colour = join_photo(levels, ab, mood=mood, overwrite=own and levels.flags.writeable)
+    return np.dstack([colour, np.asarray(photo.alpha)*np.uint16(257)]) if photo.alpha else colour
+
+# %% ../nbs/10_colorizer.ipynb #28dd2079
 @patch
 def colorize_photo(self:Colorizer,
                    photo:Photo, # as `read_photo` gives it
@@ -162,13 +168,10 @@ def colorize_photo(self:Colorizer,
     if negative: photo = inverted(photo)
     if auto_contrast: photo = stretched_contrast(photo)
     ab = self.predict_ab(photo.rgb, size)
-    if not deep:
-        colour = join_photo(photo.rgb, ab, mood=changed)
-        if photo.alpha: colour.putalpha(photo.alpha)
-        return colour
-    levels, own = np.asarray(photo.rgb)*np.uint16(257) if photo.deep is None else photo.deep, photo.deep is None or overwrite
-    colour = join_photo(levels, ab, mood=changed, overwrite=own and levels.flags.writeable)
-    return np.dstack([colour, np.asarray(photo.alpha)*np.uint16(257)]) if photo.alpha else colour
+    if deep: return _join_deep(photo, ab, changed, overwrite)
+    colour = join_photo(photo.rgb, ab, mood=changed)
+    if photo.alpha: colour.putalpha(photo.alpha)
+    return colour
 
 # %% ../nbs/10_colorizer.ipynb #dbe49ecf
 @patch
@@ -186,12 +189,13 @@ def forward(self:Colorizer,
         return [self(p, size, **mood) for p in (progress_bar(photo, leave=False) if progress else photo)]
     return self.colorize_photo(Photo(*open_photo(photo, with_alpha=True)), size, **mood)
 
-# %% ../nbs/10_colorizer.ipynb #5ccd7ada
+# %% ../nbs/10_colorizer.ipynb #6816f64f
 PRETRAINED = Path(__file__).parent/"pretrained" if "__file__" in globals() else None
 
 @patch
 def _save_pretrained(self:Colorizer, save_directory): save_generator(save_directory, self.net, self.config)
 
+# %% ../nbs/10_colorizer.ipynb #1a6f095a
 def _download(name, **kwargs):
     try: return snapshot_download(name, allow_patterns=["config.json", "model.safetensors"], **kwargs)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
@@ -217,6 +221,15 @@ def from_pretrained(cls:Colorizer,
     if engine != "torch": made._network()
     return made
 
+# %% ../nbs/10_colorizer.ipynb #c07ee8bd
+@patch
+def export(self:Colorizer,
+           file:Path|str, # .onnx
+): # raises ImportError with a sentence where the package onnx is missing
+    "The network as an ONNX file, with its scale and working size in the metadata"
+    from colorize.engines import export_onnx
+    export_onnx(self.net, file, self.config)
+
 # %% ../nbs/10_colorizer.ipynb #ac707a35
 MADE_BY = "colorize: the colours were made by a model"
 _SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
@@ -241,12 +254,26 @@ def _to_write(info, mark):
     if mark: exif[305], text["Software"], xmp = MADE_BY, MADE_BY, _marked_xmp(xmp)
     return exif, xmp, text, info.get("dpi")
 
-# %% ../nbs/10_colorizer.ipynb #5a667c70
+# %% ../nbs/10_colorizer.ipynb #8d751844
 def _chunk(kind, data): return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
+# %% ../nbs/10_colorizer.ipynb #cfc32989
 def _big_endian_rows(array, strip=2**20):
     "The bytes of a uint16 array, some rows at a time"
     for top in range(0, len(array), max(1, strip//array.shape[1])): yield array[top:top + max(1, strip//array.shape[1])].astype(">u2")
+
+# %% ../nbs/10_colorizer.ipynb #6aff690e
+def _left_differences(rows):
+    "Rows of pixels (n, W, channels) as a PNG has them: the number of the filter, and each byte less that of the pixel to the left"
+    step, flat = 2*rows.shape[2], rows.reshape(len(rows), -1).view(np.uint8)
+    return np.concatenate([np.ones((len(rows), 1), np.uint8), flat[:, :step], flat[:, step:] - flat[:, :-step]], 1)
+
+# %% ../nbs/10_colorizer.ipynb #227e0ef5
+def _png_texts(xmp, text):
+    texts = PngImagePlugin.PngInfo()
+    for key, value in text.items(): texts.add_itxt(key[:79], value, zip=len(value) > 1000)
+    if xmp: texts.add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
+    return texts
 
 # %% ../nbs/10_colorizer.ipynb #9d5605e2
 def _write_png16(path, array, exif, xmp, text, dpi):
@@ -259,17 +286,8 @@ def _write_png16(path, array, exif, xmp, text, dpi):
         for kind, data, *_ in _png_texts(xmp, text).chunks: file.write(_chunk(kind, data))
         packer = zlib.compressobj(6)
         for rows in _big_endian_rows(array):
-            flat = rows.reshape(len(rows), -1).view(np.uint8)
-            steps = np.concatenate([np.ones((len(rows), 1), np.uint8), flat[:, :2*channels], flat[:, 2*channels:] - flat[:, :-2*channels]], 1)
-            if data := packer.compress(steps.tobytes()): file.write(_chunk(b"IDAT", data))
+            if data := packer.compress(_left_differences(rows).tobytes()): file.write(_chunk(b"IDAT", data))
         file.write(_chunk(b"IDAT", packer.flush()) + _chunk(b"IEND", b""))
-
-# %% ../nbs/10_colorizer.ipynb #227e0ef5
-def _png_texts(xmp, text):
-    texts = PngImagePlugin.PngInfo()
-    for key, value in text.items(): texts.add_itxt(key[:79], value, zip=len(value) > 1000)
-    if xmp: texts.add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
-    return texts
 
 # %% ../nbs/10_colorizer.ipynb #067b2831
 def _tiff_tags(exif, xmp):
@@ -314,6 +332,15 @@ def _options(kind, exif, xmp, text, dpi):
     if kind == "TIFF": return options | {"compression": "raw", "tiffinfo": _tiff_tags(exif, xmp)}
     return options | ({"exif": data} if data else {})
 
+# %% ../nbs/10_colorizer.ipynb #8cd54c0d
+def _kind_for(target, deep, side):
+    "The format that the suffix asks for, if it can hold the picture"
+    kind = KINDS.get(target.suffix.lower())
+    if kind is None: raise PhotoError(f"{target}: pictures can be written as {', '.join(KINDS)}")
+    if deep and kind not in ("PNG", "TIFF"): raise PhotoError(f"{target}: 16 bits a channel can be written as .png, .tif and .tiff")
+    if side > _LONGEST.get(kind, side): raise PhotoError(f"{target}: {kind} holds at most {_LONGEST[kind]:,} pixels a side, and this is {side:,}")
+    return kind
+
 # %% ../nbs/10_colorizer.ipynb #3b1c81c4
 def save_picture(picture, # PIL picture (RGB or RGBA), or uint16 array (H, W, 3 or 4)
                  target:Path, # the suffix says which format: one of `KINDS`; 16 bits in PNG and TIFF only
@@ -322,11 +349,7 @@ def save_picture(picture, # PIL picture (RGB or RGBA), or uint16 array (H, W, 3 
 ): # raises PhotoError for what the format cannot hold, OSError for a disk that is full and the like
     "A picture into a file, whole or not at all, with its metadata"
     target, deep = Path(target), isinstance(picture, np.ndarray)
-    kind = KINDS.get(target.suffix.lower())
-    if kind is None: raise PhotoError(f"{target}: pictures can be written as {', '.join(KINDS)}")
-    if deep and kind not in ("PNG", "TIFF"): raise PhotoError(f"{target}: 16 bits a channel can be written as .png, .tif and .tiff")
-    side = max(picture.shape[:2] if deep else picture.size)
-    if side > _LONGEST.get(kind, side): raise PhotoError(f"{target}: {kind} holds at most {_LONGEST[kind]:,} pixels a side, and this is {side:,}")
+    kind = _kind_for(target, deep, max(picture.shape[:2] if deep else picture.size))
     what = _to_write(info or {}, mark)
     if deep:
         with written(target) as path: (_write_png16 if kind == "PNG" else _write_tiff16)(path, picture, *what)

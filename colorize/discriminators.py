@@ -144,6 +144,7 @@ def _keras_weights(layer):
     "As Keras begins (Glorot and Bengio 2010)"
     if isinstance(layer, (nn.Conv2d, nn.Linear)): nn.init.xavier_uniform_(layer.weight), nn.init.zeros_(layer.bias)
 
+# %% ../nbs/06_discriminators.ipynb #3010129d
 def _pairs(n_in):
     "Four pairs of convolutions, each with a pooling"
     shapes = (n_in, 32, 7), (32, 64, 5), (64, 128, 3), (128, 256, 3)

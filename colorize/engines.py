@@ -17,6 +17,7 @@ from .basics import written
 # %% ../nbs/18_engines.ipynb #f6e19e7a
 def _missing(package, error): return ImportError(f"this engine needs the package {package}, which is not installed: pip install colorize-course[engines] ({error})")
 
+# %% ../nbs/18_engines.ipynb #96366d1a
 def export_onnx(net:nn.Module, # from (B, 1, H, W) to (B, 2, H, W), such as a `PlainUnet`
                 file:Path|str, # .onnx
                 config:dict=None, # what to say of it: scale, size and so on
@@ -68,6 +69,13 @@ class OpenVinoNet:
 # %% ../nbs/18_engines.ipynb #ce9485eb
 ENGINES = ("torch", "onnx", "openvino")
 
+def _by_onnx(net):
+    import tempfile
+    with tempfile.TemporaryDirectory() as folder:
+        export_onnx(net, Path(folder)/"net.onnx")
+        return OnnxNet(Path(folder)/"net.onnx")
+
+# %% ../nbs/18_engines.ipynb #1dddcc63
 def engine_net(engine:str, # of `ENGINES`, not "torch"
                net:nn.Module, # such as a `PlainUnet`
                precise:bool=False, # float32 throughout
@@ -80,9 +88,3 @@ def engine_net(engine:str, # of `ENGINES`, not "torch"
     except RuntimeError: same = False
     if not same: raise ValueError(f"a {type(net).__name__} can't be run by {engine}: it decides in Python what to do with sizes, and that is lost")
     return made
-
-def _by_onnx(net):
-    import tempfile
-    with tempfile.TemporaryDirectory() as folder:
-        export_onnx(net, Path(folder)/"net.onnx")
-        return OnnxNet(Path(folder)/"net.onnx")

@@ -8,7 +8,7 @@ __all__ = ['AUGMENTATIONS', 'PARTS', 'CHOICES', 'INNER', 'REPORTS', 'experiment_
            'run_folder', 'SweepError', 'grid_3x6', 'Report', 'report_sweep', 'beside', 'OneColour', 'yardsticks',
            'matching_complexity']
 
-# %% ../nbs/12_experiments.ipynb #1d27b38c
+# %% ../nbs/12_experiments.ipynb #9596d4b1
 import difflib, hashlib, inspect, json, os, re, subprocess, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from torch import nn
 import torch.nn.functional as F
 from torchvision.transforms import v2
 
+# %% ../nbs/12_experiments.ipynb #25bc5ae8
 from .adversarial import colour_errors, train_colorizer, train_gan
 from .basics import written
 from .batches import augment_folder, cache_folder, photo_dls, to_rgb, train_crops, valid_crops
@@ -36,10 +37,27 @@ from .metrics import ssim
 from .photos import find_photos, sample_photos, split_photos
 from .pretraining import DECAYS, begin_run, dls_settings, l1_learner, pretrain, quiet, read_losses, run_callbacks
 
-# %% ../nbs/12_experiments.ipynb #26832573
+# %% ../nbs/12_experiments.ipynb #55aae9cf
 AUGMENTATIONS = {"none": valid_crops, "flips": lambda size: v2.Compose([valid_crops(size), v2.RandomHorizontalFlip()]), "crops": train_crops,
                  "turns": lambda size: train_crops(size, rotation=10), "more": lambda size: train_crops(size, rotation=10, jitter=.2)}
 
+# %% ../nbs/12_experiments.ipynb #2dc7650f
+def _parts(photos):
+    if photos is None: return sample_photos("train"), sample_photos("valid")
+    folder = Path(photos)
+    if (folder/"train").is_dir() and (folder/"valid").is_dir(): return find_photos(folder/"train"), find_photos(folder/"valid")
+    return split_photos(find_photos(folder), 0.2, 42)
+
+# %% ../nbs/12_experiments.ipynb #4d241afd
+def _copies(files, n, size):
+    key = hashlib.sha256(json.dumps([n, size, *((str(f), f.stat().st_mtime_ns) for f in files)]).encode()).hexdigest()[:16]
+    folder = cache_folder()/f"copies-{key}"
+    if not (folder/"done").exists():
+        augment_folder(files, folder, n, size, AUGMENTATIONS["turns"](size), progress=False)
+        (folder/"done").touch()
+    return find_photos(folder)
+
+# %% ../nbs/12_experiments.ipynb #9d202fc9
 def experiment_dls(photos:str=None, # folder, with train/ and valid/ in it or to be split 4:1; the sample photographs unless told
                    size:int=64, # px
                    bs:int=16, # photographs in a batch
@@ -56,27 +74,14 @@ def experiment_dls(photos:str=None, # folder, with train/ and valid/ in it or to
     if copies: train = _copies(train, copies, size)
     return photo_dls((train, valid), size=size, bs=bs, tfm=AUGMENTATIONS[augment](size), scale=SCALES[scale], seed=seed, progress=progress)
 
-def _copies(files, n, size):
-    key = hashlib.sha256(json.dumps([n, size, *((str(f), f.stat().st_mtime_ns) for f in files)]).encode()).hexdigest()[:16]
-    folder = cache_folder()/f"copies-{key}"
-    if not (folder/"done").exists():
-        augment_folder(files, folder, n, size, AUGMENTATIONS["turns"](size), progress=False)
-        (folder/"done").touch()
-    return find_photos(folder)
-
-def _parts(photos):
-    if photos is None: return sample_photos("train"), sample_photos("valid")
-    folder = Path(photos)
-    if (folder/"train").is_dir() and (folder/"valid").is_dir(): return find_photos(folder/"train"), find_photos(folder/"valid")
-    return split_photos(find_photos(folder), 0.2, 42)
-
-# %% ../nbs/12_experiments.ipynb #5ceb07b2
+# %% ../nbs/12_experiments.ipynb #93eba1ba
 def mean_colour_loss(said:torch.Tensor, # (B, 2), the mean a and b that the network believes in
                      ab:torch.Tensor, # (B, 2, H, W), the true ones
 )->torch.Tensor: # scalar
     "Mean squared error of the mean colour"
     return F.mse_loss(said, ab.mean((2, 3)))
 
+# %% ../nbs/12_experiments.ipynb #97b39d3d
 @delegates(run_callbacks, but=["settings", "state", "names", "preview_every"])
 def train_regressor(dls:DataLoaders, # from `photo_dls`
                     run:Path|str, # folder of the run
@@ -96,20 +101,24 @@ def train_regressor(dls:DataLoaders, # from `photo_dls`
     with quiet(learn, not progress): learn.fit(epochs, lr)
     return learn
 
-# %% ../nbs/12_experiments.ipynb #77b82102
+# %% ../nbs/12_experiments.ipynb #d7515197
 class ConfigError(ValueError):
     "A configuration that can't be run; the message says what is wrong with it, and what may have been meant"
 
+# %% ../nbs/12_experiments.ipynb #26b9b686
 _SET_BY_US = {"dls", "run", "net", "resume", "progress", "save", "start", "max_minutes", "show", "feature_net"}
 PARTS = {"data": experiment_dls, "pretrain": pretrain, "gan": train_gan, "regressor": train_regressor}
+
+def _arguments(function): return {k: p.default for k, p in inspect.signature(function).parameters.items() if k not in _SET_BY_US}
+
+# %% ../nbs/12_experiments.ipynb #b5b7d35a
 CHOICES = {"data.scale": SCALES, "data.augment": AUGMENTATIONS, "pretrain.decay": ("one_cycle", *DECAYS), "gan.decay": DECAYS, "gan.gan_loss": GAN_LOSSES,
            "gan.discriminator": DISCRIMINATORS}
 for _part in ("pretrain", "gan"): CHOICES |= {f"{_part}.loss": LOSSES, f"{_part}.arch": GENERATORS, f"{_part}.arch_args.activation": ACTIVATIONS}
 INNER = {"pretrain.arch_args": ("pretrain.arch", "resnet_unet", GENERATORS), "gan.arch_args": ("gan.arch", "resnet_unet", GENERATORS),
          "gan.d_args": ("gan.discriminator", "patch", DISCRIMINATORS)}
 
-def _arguments(function): return {k: p.default for k, p in inspect.signature(function).parameters.items() if k not in _SET_BY_US}
-
+# %% ../nbs/12_experiments.ipynb #cd3946a9
 def settings_of(config:dict, # a configuration, or the beginning of one
 )->dict: # name → default
     "All settings that a configuration like this one may have"
@@ -120,11 +129,12 @@ def settings_of(config:dict, # a configuration, or the beginning of one
         known |= {f"{inner}.{name}": value for name, value in (_arguments(maker) if maker else {}).items() if name != "size"}
     return known
 
-# %% ../nbs/12_experiments.ipynb #d0bbb0d3
+# %% ../nbs/12_experiments.ipynb #68e694d1
 def _nearest(name, names):
     near = difflib.get_close_matches(str(name), list(names), 1, 0.5) or [n for n in names if n.endswith(f".{name}")]
     return f"; did you mean {near[0]}?" if near else ""
 
+# %% ../nbs/12_experiments.ipynb #043c454e
 def check_config(config:dict, # name → value
 ): # raises ConfigError for what is not known, with the nearest name that is
     "Refuse what could not be run, before hours have gone into it"
@@ -139,7 +149,7 @@ def check_config(config:dict, # name → value
     parts = {name.split(".")[0] for name in config} - {"data"}
     if parts == {"gan"} and config.get("gan.epochs") == 0 or not parts or "regressor" in parts and len(parts) > 1: raise ConfigError("a configuration says what to train: pretrain, gan, both of them, or regressor")
 
-# %% ../nbs/12_experiments.ipynb #41ddfdaa
+# %% ../nbs/12_experiments.ipynb #b078925d
 def _nested(config):
     "{'gan.d_args.complexity': 4} → {'gan': {'d_args': {'complexity': 4}}}"
     nested = {"data": {}}
@@ -150,6 +160,7 @@ def _nested(config):
         inner[last] = value
     return nested
 
+# %% ../nbs/12_experiments.ipynb #1512729f
 def _train(dls, run, parts, resume):
     if "regressor" in parts: return train_regressor(dls, run, resume=resume, progress=False, **parts["regressor"])
     gan = parts.get("gan")
@@ -159,7 +170,7 @@ def _train(dls, run, parts, resume):
     net = create_generator(gan.get("arch", "resnet_unet"), **gan.get("arch_args", {}))
     return train_gan(dls, run, net=net, resume=resume, progress=False, **gan)
 
-# %% ../nbs/12_experiments.ipynb #c63dd970
+# %% ../nbs/12_experiments.ipynb #41372efb
 @torch.no_grad()
 def measure(net:nn.Module, # a generator, or a `ChromaRegressor`
             dl, # a `PhotoDL`
@@ -175,6 +186,7 @@ def measure(net:nn.Module, # a generator, or a `ChromaRegressor`
     found = dict(zip(("mse", "ssim"), np.mean(rows, 0).tolist()))
     return found | (colour_errors(net, dl) if "ssim" in found else {})
 
+# %% ../nbs/12_experiments.ipynb #01c61f13
 def trends(run:Path|str, # folder of a run
            skip:float=0.2, # part of the steps that is left out, the first
 )->dict: # NAME_end: the moving average at the end; NAME_trend: how much a straight line through the rest rises
@@ -187,7 +199,15 @@ def trends(run:Path|str, # folder of a run
         found |= {f"{name}_end": rows[f"{name}_avg"].iloc[-1], f"{name}_trend": slope*(rest.step.iloc[-1] - rest.step.iloc[0])}
     return found
 
-# %% ../nbs/12_experiments.ipynb #c9bec722
+# %% ../nbs/12_experiments.ipynb #386e0327
+def _read(path):
+    try: return json.loads(path.read_text())
+    except (OSError, ValueError): return None
+
+def _write(path, what):
+    with written(path) as beside: beside.write_text(json.dumps(what, indent=1, default=list))
+
+# %% ../nbs/12_experiments.ipynb #f7cd8cfc
 def run_experiment(config:dict, # see `check_config`
                    folder:Path|str, # of the run; what was begun there is finished
 )->dict: # the result, which is also `result.json` in the folder
@@ -207,14 +227,7 @@ def run_experiment(config:dict, # see `check_config`
     _write(folder/"result.json", result)
     return result
 
-def _read(path):
-    try: return json.loads(path.read_text())
-    except (OSError, ValueError): return None
-
-def _write(path, what):
-    with written(path) as beside: beside.write_text(json.dumps(what, indent=1, default=list))
-
-# %% ../nbs/12_experiments.ipynb #bb13e0c8
+# %% ../nbs/12_experiments.ipynb #f1afac00
 def over(name:str, # of a setting
          *values, # that it takes
          label:str="{}", # of each, with a place for the value
@@ -222,6 +235,7 @@ def over(name:str, # of a setting
     "One setting varies"
     return {label.format(value): {name: value} for value in values}
 
+# %% ../nbs/12_experiments.ipynb #5fdbe15e
 @dataclass
 class Sweep:
     "A base configuration, what varies, and how often each is run; raises ConfigError before anything is run"
@@ -238,18 +252,20 @@ class Sweep:
             except ConfigError as error: raise ConfigError(f"{self.name}, {label}: {error}") from None
         if len(self.runs()) < len(self.vary)*len(self.seeds): raise ConfigError(f"{self.name}: two labels have the same folder")
 
-    def runs(self): # folder → (label, seed, configuration)
-        "All runs, one seed after the other"
-        found = {}
-        for seed in self.seeds:
-            for label, changes in self.vary.items():
-                config = {**self.base, **changes}
-                parts = sorted({name.split(".")[0] for name in config} | {"data"})
-                slug = re.sub(r"[^\w.+-]+", "-", label).strip("-") or "base"
-                found[self.path/f"{slug}-{seed}"] = label, seed, {**config, **{f"{part}.seed": seed for part in parts}}
-        return found
+# %% ../nbs/12_experiments.ipynb #24551bcf
+@patch
+def runs(self:Sweep): # folder → (label, seed, configuration)
+    "All runs, one seed after the other"
+    found = {}
+    for seed in self.seeds:
+        for label, changes in self.vary.items():
+            config = {**self.base, **changes}
+            parts = sorted({name.split(".")[0] for name in config} | {"data"})
+            slug = re.sub(r"[^\w.+-]+", "-", label).strip("-") or "base"
+            found[self.path/f"{slug}-{seed}"] = label, seed, {**config, **{f"{part}.seed": seed for part in parts}}
+    return found
 
-# %% ../nbs/12_experiments.ipynb #be0993fc
+# %% ../nbs/12_experiments.ipynb #1b5dc4c6
 _WORKER = "import sys; from colorize.experiments import run_folder; run_folder(sys.argv[1])"
 
 def run_folder(folder:Path|str, # holds `experiment.json`
@@ -259,6 +275,52 @@ def run_folder(folder:Path|str, # holds `experiment.json`
     threading.Thread(target=wait, daemon=True).start()
     run_experiment(_read(Path(folder)/"experiment.json"), folder)
 
+# %% ../nbs/12_experiments.ipynb #5e431849
+@patch
+def _claimed(self:Sweep):
+    "Every run's folder, with its configuration in it"
+    for folder, (_, _, config) in self.runs().items():
+        config, there = json.loads(json.dumps(config, default=list)), _read(folder/"experiment.json")
+        if there is None: _write(folder/"experiment.json", config)
+        elif there != config:
+            changed = [f"{k} was {there.get(k)!r}, now {config.get(k)!r}" for k in sorted(there | config) if there.get(k) != config.get(k)]
+            raise ConfigError(f"{folder} holds a run with other settings: {'; '.join(changed)}; give the sweep another name, or remove the folder")
+        yield folder
+
+# %% ../nbs/12_experiments.ipynb #78308b3e
+@patch
+def _decode(self:Sweep, todo, progress):
+    "The photographs, once for all processes"
+    datas = {json.dumps({k: v for k, v in _nested(c)["data"].items() if k in ("photos", "size", "copies", "limit")}): c for f, (_, _, c) in self.runs().items() if f in todo}
+    for data in datas: experiment_dls(**json.loads(data), progress=progress)
+
+# %% ../nbs/12_experiments.ipynb #9986fba3
+def _work(folder, threads, procs):
+    "Run one folder; what went wrong, or None"
+    with open(folder/"log.txt", "ab") as log:
+        proc = subprocess.Popen([sys.executable, "-c", _WORKER, str(folder)], stdin=subprocess.PIPE, stdout=log, stderr=log,
+                                env=os.environ | {"OMP_NUM_THREADS": str(threads)})
+        procs.append(proc)
+        code = proc.wait()
+    lines = (folder/"log.txt").read_text(errors="replace").strip().splitlines()
+    return None if code == 0 else f"{lines[-1] if lines else f'exit status {code}'} (see log.txt there)"
+
+# %% ../nbs/12_experiments.ipynb #daf2fc47
+def _side_by_side(todo, jobs, progress):
+    "Run folders, `jobs` at a time; {folder: what went wrong}"
+    procs, failed = [], {}
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        futures = {pool.submit(_work, folder, max(1, os.cpu_count()//jobs), procs): folder for folder in todo}
+        bar = progress_bar(as_completed(futures), total=len(todo), leave=False) if progress else as_completed(futures)
+        for future in bar:
+            if why := future.result(): failed[futures[future]] = why
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for proc in procs: proc.kill()
+    return failed
+
+# %% ../nbs/12_experiments.ipynb #e204f3b1
 class SweepError(RuntimeError):
     "Some runs of a sweep have failed"
 
@@ -272,48 +334,11 @@ def run(self:Sweep,
     todo = [folder for folder in self._claimed() if not (folder/"result.json").exists()]
     if not todo: return self
     self._decode(todo, progress)
-    procs, failed = [], {}
-    pool = ThreadPoolExecutor(jobs)
-    try:
-        futures = {pool.submit(_work, folder, max(1, os.cpu_count()//jobs), procs): folder for folder in todo}
-        bar = progress_bar(as_completed(futures), total=len(todo), leave=False) if progress else as_completed(futures)
-        for future in bar:
-            if why := future.result(): failed[futures[future]] = why
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for proc in procs: proc.kill()
+    failed = _side_by_side(todo, jobs, progress)
     if failed: raise SweepError(f"{len(failed)} of {len(todo)} runs have failed: " + "; ".join(f"{f}: {why}" for f, why in failed.items()))
     return self
 
-# %% ../nbs/12_experiments.ipynb #97a62fce
-@patch
-def _claimed(self:Sweep):
-    "Every run's folder, with its configuration in it"
-    for folder, (_, _, config) in self.runs().items():
-        config, there = json.loads(json.dumps(config, default=list)), _read(folder/"experiment.json")
-        if there is None: _write(folder/"experiment.json", config)
-        elif there != config:
-            changed = [f"{k} was {there.get(k)!r}, now {config.get(k)!r}" for k in sorted(there | config) if there.get(k) != config.get(k)]
-            raise ConfigError(f"{folder} holds a run with other settings: {'; '.join(changed)}; give the sweep another name, or remove the folder")
-        yield folder
-
-@patch
-def _decode(self:Sweep, todo, progress):
-    "The photographs, once for all processes"
-    datas = {json.dumps({k: v for k, v in _nested(c)["data"].items() if k in ("photos", "size", "copies", "limit")}): c for f, (_, _, c) in self.runs().items() if f in todo}
-    for data in datas: experiment_dls(**json.loads(data), progress=progress)
-
-def _work(folder, threads, procs):
-    "Run one folder; what went wrong, or None"
-    with open(folder/"log.txt", "ab") as log:
-        proc = subprocess.Popen([sys.executable, "-c", _WORKER, str(folder)], stdin=subprocess.PIPE, stdout=log, stderr=log,
-                                env=os.environ | {"OMP_NUM_THREADS": str(threads)})
-        procs.append(proc)
-        code = proc.wait()
-    lines = (folder/"log.txt").read_text(errors="replace").strip().splitlines()
-    return None if code == 0 else f"{lines[-1] if lines else f'exit status {code}'} (see log.txt there)"
-
-# %% ../nbs/12_experiments.ipynb #e61985a5
+# %% ../nbs/12_experiments.ipynb #e5b66500
 @patch
 def results(self:Sweep)->"DataFrame": # a row a finished run: label, seed, and what is in its `result.json`
     "What the runs have found"
@@ -321,6 +346,7 @@ def results(self:Sweep)->"DataFrame": # a row a finished run: label, seed, and w
     rows = [dict(label=label, seed=seed, **done) for folder, (label, seed, _) in self.runs().items() if (done := _read(folder/"result.json"))]
     return pd.DataFrame(rows, columns=None if rows else ["label", "seed"])
 
+# %% ../nbs/12_experiments.ipynb #e7b085a8
 @patch
 def table(self:Sweep,
           *columns, # of the results; those of the colours unless told
@@ -358,7 +384,7 @@ def dots(self:Sweep,
         ax.locator_params(axis="x", nbins=5)
         ax.set(xlabel=column, yticks=range(len(labels)), yticklabels=labels, ylim=(len(labels) - .5, -.5))
 
-# %% ../nbs/12_experiments.ipynb #042a1d1e
+# %% ../nbs/12_experiments.ipynb #1eab50c0
 @patch
 def _averages(self:Sweep, name, points=300):
     "Label, seed, steps and moving averages of every finished run"
@@ -369,6 +395,7 @@ def _averages(self:Sweep, name, points=300):
         keep = rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(points, len(rows))).astype(int))]
         yield label, seed, keep.step, keep[f"{name}_avg"]
 
+# %% ../nbs/12_experiments.ipynb #ab63f68d
 @patch
 def curves(self:Sweep,
            *names, # of losses, a panel each, such as l1_loss and gan_loss
@@ -388,6 +415,7 @@ def curves(self:Sweep,
     if file:
         with written(file) as path: figure.savefig(path)
 
+# %% ../nbs/12_experiments.ipynb #c51b25b0
 @patch
 def interactive(self:Sweep,
                 name:str="loss", # of the loss
@@ -405,7 +433,7 @@ def interactive(self:Sweep,
         with written(file) as path: figure.write_html(path)
     return figure
 
-# %% ../nbs/12_experiments.ipynb #bd0d2fce
+# %% ../nbs/12_experiments.ipynb #34a88b8a
 def grid_3x6(net:nn.Module, # a generator
              dl, # a `PhotoDL` of at least 9 photographs
              first:int=0, # the first of them
@@ -417,6 +445,7 @@ def grid_3x6(net:nn.Module, # a generator
     halves = [to_rgb(L, c, dl.scale).cpu().unflatten(0, (3, 3)).permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2) for c in (None, fake)]
     return (255*torch.cat(halves, 1)).round().byte().numpy()
 
+# %% ../nbs/12_experiments.ipynb #2c3733e2
 @patch
 def grids(self:Sweep,
           *labels, # of the configurations; all of them unless told
@@ -436,7 +465,7 @@ def grids(self:Sweep,
         ax.imshow(grid_3x6(load_generator(folder)[0], experiment_dls(photos, **data).valid, first))
         ax.set_title(label, fontsize=10)
 
-# %% ../nbs/12_experiments.ipynb #d021ad46
+# %% ../nbs/12_experiments.ipynb #7014c7ad
 @dataclass
 class Report:
     "An experiment of a report, to be done again"
@@ -451,6 +480,7 @@ class Report:
 
 REPORTS = {}
 
+# %% ../nbs/12_experiments.ipynb #7c0124db
 def report_sweep(name:str, # a name in `REPORTS`
                  photos:str=None, # folder of photographs for the long form; the short form on the sample photographs unless told
                  folder:Path|str="runs", # where the runs are
@@ -462,6 +492,7 @@ def report_sweep(name:str, # a name in `REPORTS`
     base = {**report.base, **(report.long if photos else report.short), **({"data.photos": str(photos)} if photos else {})}
     return Sweep(f"{name}-long" if photos else name, base, report.vary, seeds, folder)
 
+# %% ../nbs/12_experiments.ipynb #660d63a1
 def beside(name:str, # of the report
            sweep:Sweep, # from `report_sweep`, run
 )->"DataFrame": # a row a configuration: the report's figure, ours (mean ± standard deviation), and what differs
@@ -473,12 +504,13 @@ def beside(name:str, # of the report
     table["differs"] = [report.differs if i == 0 else "〃" for i in range(len(table))]
     return table
 
-# %% ../nbs/12_experiments.ipynb #809ca873
+# %% ../nbs/12_experiments.ipynb #1368f79d
 class OneColour(nn.Module):
     "A colorizer that always gives the same answer"
     def __init__(self, ab): super().__init__(); self.ab = nn.Parameter(torch.as_tensor(ab).float().view(1, 2, 1, 1))
     def forward(self, L): return self.ab.expand(len(L), 2, *L.shape[-2:])
 
+# %% ../nbs/12_experiments.ipynb #dae74fe2
 def yardsticks(**data # what `experiment_dls` is to be told
 )->"DataFrame": # rows grey and mean colour, columns as `measure` has them
     "What the two simplest colorizers reach on the same photographs"

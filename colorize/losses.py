@@ -27,6 +27,7 @@ def huber_loss(pred:Tensor, # generated ab, the network's scale
     "Smooth L1 (Huber 1964, in the form of Girshick 2015, whose line has the slope 1 of L1)"
     return F.smooth_l1_loss(pred, ab, beta=delta)
 
+# %% ../nbs/04_losses.ipynb #c011dc77
 def l1_l2_loss(pred:Tensor, # generated ab, the network's scale
                ab:Tensor, # true ab, the same shape
                l2:float=0.5, # weight of L2, 0..1; L1 has the rest
@@ -76,7 +77,15 @@ def best_answers(values:Tensor, # (n, n), from `expected_loss`
     around = -F.max_pool2d(-values[None, None], 3, 1, 1)[0, 0]
     return grid[values <= around + 1e-6*values.abs()]
 
-# %% ../nbs/04_losses.ipynb #37e87f77
+# %% ../nbs/04_losses.ipynb #142e679c
+def _colour_plane(ax, limit, L):
+    "The colours at lightness `L`, white where sRGB has none"
+    grid = ab_plane(limit, 1.)
+    lab = torch.cat([torch.full_like(grid[..., :1], L), grid], -1).permute(2, 0, 1)
+    rgb = torch.where(in_gamut(lab), lab_to_rgb(lab), 1.)
+    ax.imshow(rgb.permute(1, 2, 0).numpy(), origin="lower", extent=(-limit, limit, -limit, limit))
+
+# %% ../nbs/04_losses.ipynb #872b777e
 def draw_loss_plane(ax, # matplotlib axes
                     values:Tensor, # (n, n), what every answer costs, from `expected_loss`
                     colours, # (K, 2), the possible colours, CIELAB units
@@ -94,6 +103,7 @@ def draw_loss_plane(ax, # matplotlib axes
     ax.plot(*best.T, *("*",) if len(best) < 9 else (".",), color="white", mec="black", **dict(ms=14, mew=.8) if len(best) < 9 else dict(ms=2.2, mew=0))
     return best
 
+# %% ../nbs/04_losses.ipynb #a26bc5cc
 def show_loss_plane(losses, # names in `LOSSES`, or a dict from titles to what `expected_loss` takes: a panel each
                     colours, # (K, 2), CIELAB units
                     probabilities, # (K,)
@@ -110,14 +120,6 @@ def show_loss_plane(losses, # names in `LOSSES`, or a dict from titles to what `
         draw_loss_plane(ax, expected_loss(loss, colours, probabilities, grid, scale), colours, probabilities, grid, L)
         ax.set(title=title, xlabel="a")
     axes[0, 0].set_ylabel("b")
-
-# %% ../nbs/04_losses.ipynb #c73c5a7d
-def _colour_plane(ax, limit, L):
-    "The colours at lightness `L`, white where sRGB has none"
-    grid = ab_plane(limit, 1.)
-    lab = torch.cat([torch.full_like(grid[..., :1], L), grid], -1).permute(2, 0, 1)
-    rgb = torch.where(in_gamut(lab), lab_to_rgb(lab), 1.)
-    ax.imshow(rgb.permute(1, 2, 0).numpy(), origin="lower", extent=(-limit, limit, -limit, limit))
 
 # %% ../nbs/04_losses.ipynb #a52e7b77
 GAN_LOSSES = ("bce", "lsq", "hinge")
@@ -209,6 +211,16 @@ def _vgg19():
     net.load_state_dict(state)
     return net.features
 
+# %% ../nbs/04_losses.ipynb #55059f40
+def _layer_names(net, layers):
+    "The names of `layers`, which may be names or places"
+    children, known = [name for name, _ in net.named_children()], {name for name, _ in net.named_modules()}
+    try: names = [children[i] if isinstance(i, int) else i for i in layers]
+    except IndexError: raise ValueError(f"the network has {len(children)} layers, counted from 0; there are no such places as {layers}") from None
+    unknown = [name for name in names if name not in known]
+    if unknown: raise ValueError(f"the network has no layer {unknown[0]!r}; its first layers are {', '.join(children[:8])}")
+    return names
+
 # %% ../nbs/04_losses.ipynb #9f7269ca
 class FeatureLoss(nn.Module):
     "How far apart the generated and the true picture are in the eyes of a network (Johnson et al. 2016); raises RuntimeError, ValueError"
@@ -230,16 +242,6 @@ class FeatureLoss(nn.Module):
 
     def train(self, mode=True): return super().train(False)
 
-# %% ../nbs/04_losses.ipynb #55059f40
-def _layer_names(net, layers):
-    "The names of `layers`, which may be names or places"
-    children, known = [name for name, _ in net.named_children()], {name for name, _ in net.named_modules()}
-    try: names = [children[i] if isinstance(i, int) else i for i in layers]
-    except IndexError: raise ValueError(f"the network has {len(children)} layers, counted from 0; there are no such places as {layers}") from None
-    unknown = [name for name in names if name not in known]
-    if unknown: raise ValueError(f"the network has no layer {unknown[0]!r}; its first layers are {', '.join(children[:8])}")
-    return names
-
 # %% ../nbs/04_losses.ipynb #e4295f89
 @patch
 def rgb(self:FeatureLoss, L, ab):
@@ -248,6 +250,7 @@ def rgb(self:FeatureLoss, L, ab):
     rgb = lab_to_rgb(torch.cat([lab[:, :1], lab[:, 1:].clamp(-128, 128)], 1)).to(self.mean.dtype)
     return (rgb - self.mean)/self.std if self.normalize else rgb
 
+# %% ../nbs/04_losses.ipynb #3d242d8a
 @patch
 def maps(self:FeatureLoss, rgb):
     "What the chosen layers make of it"

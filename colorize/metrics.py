@@ -147,7 +147,6 @@ def delta_e2000_map(fake:Tensor, # Lab of the output, (..., 3, H, W), CIELAB uni
     _same(fake, true)
     return _by_pieces(_delta_e2000, torch.cat([fake, true], -3), 1)
 
-# %% ../nbs/09_metrics.ipynb #6835ebd2
 def delta_e2000(fake:Tensor, # Lab of the output, (B, 3, H, W), CIELAB units
                 true:Tensor, # Lab of the truth
 )->Tensor: # (B,), 0 is perfect; raises ValueError where the sizes differ
@@ -277,7 +276,7 @@ def frechet_distance(mu1:Tensor, # mean, (D,)
     overlap = torch.linalg.eigvalsh(root@cov2@root).clamp(min=0).sqrt().sum()
     return ((mu1 - mu2).square().sum() + cov1.trace() + cov2.trace() - 2*overlap).item()
 
-# %% ../nbs/09_metrics.ipynb #4f461c88
+# %% ../nbs/09_metrics.ipynb #84062588
 @torch.no_grad()
 def features_of(rgb:Tensor, # (N, 3, H, W), 0..1
                 net:nn.Module, # from (B, 3, H, W) to (B, D)
@@ -286,17 +285,16 @@ def features_of(rgb:Tensor, # (N, 3, H, W), 0..1
     "What `net` says of pictures"
     return torch.cat([net(part).flatten(1).float().cpu() for part in rgb.split(bs)])
 
+# %% ../nbs/09_metrics.ipynb #4f461c88
 class _AsTheyAre(nn.Module):
     "Stands where torchmetrics expects a network, for features that are there already"
     def __init__(self, n): super().__init__(); self.num_features = n
     def forward(self, x): return x
 
-# %% ../nbs/09_metrics.ipynb #883fef6f
 def _enough(fake, true):
     if min(len(fake), len(true)) < 2: raise ValueError(f"{len(fake)} and {len(true)} pictures: sets can be compared from two pictures on")
     if fake.shape[1] != true.shape[1]: raise ValueError(f"{fake.shape[1]} features of the outputs, {true.shape[1]} of the truths: they must come from the same network")
 
-# %% ../nbs/09_metrics.ipynb #5c5f49e9
 def _between(metric, fake, true):
     metric.update(true, real=True)
     metric.update(fake, real=False)
@@ -330,7 +328,6 @@ def inception()->nn.Module: # from (B, 3, H, W) in 0..1 to (B, 2048); raises Run
     except (ModuleNotFoundError, OSError) as error: raise RuntimeError(f"Inception's features need the package torch-fidelity and a download ({error})") from error
     return InceptionFeatures(net)
 
-# %% ../nbs/09_metrics.ipynb #ee08b55b
 class InceptionFeatures(nn.Module):
     "Inception takes bytes"
     def __init__(self, net): super().__init__(); self.net = net
@@ -408,25 +405,6 @@ def _net_of(model):
     if isinstance(getattr(model, "scale", None), LabScale): return model.net
     return model if isinstance(model, nn.Module) else None
 
-# %% ../nbs/09_metrics.ipynb #b42d7537
-def _as_it_works(colorizer, true):
-    "What a Colorizer sees in each photograph at its own working size, enlarged as `colorize` does it"
-    colours = (colorizer.predict_ab(to_pil_image(levels)) for levels in (255*true.rgb).round().byte().cpu())
-    return torch.cat([F.interpolate(ab[None], true.L.shape[-2:], mode="bicubic", align_corners=False) for ab in colours]).to(true.L.device)
-
-def painter(model, # a Colorizer, a generator (nn.Module), an `Oracle`, or a function from L (B, 1, H, W), 0..100, to ab (B, 2, H, W), CIELAB units
-            scale:LabScale=None, # of a generator; a Colorizer brings its own
-): # function from the truth (`Pictures`) to ab (B, 2, H, W), CIELAB units
-    "`model` as a function, whatever it is"
-    if isinstance(model, Oracle): return lambda true: model.change(true.ab)
-    if hasattr(model, "predict_ab"): return partial(_as_it_works, model)
-    net, scale = _net_of(model), getattr(model, "scale", None) or scale or LabScale()
-    if net is None: return lambda true: model(true.L)
-    return lambda true: scale.decode_ab(net(scale.encode_L(true.L)).float())
-
-def _device_of(models): return next((p.device for net in map(_net_of, models) if net is not None for p in net.parameters()), "cpu")
-
-# %% ../nbs/09_metrics.ipynb #a3ec408b
 @contextmanager
 def _judged(models):
     "The networks of `models` in evaluation mode, without gradients"
@@ -437,6 +415,25 @@ def _judged(models):
         with torch.no_grad(): yield
     finally:
         for net, mode in zip(nets, modes): net.train(mode)
+
+# %% ../nbs/09_metrics.ipynb #63449f32
+def _as_it_works(colorizer, true):
+    "What a Colorizer sees in each photograph at its own working size, enlarged as `colorize` does it"
+    colours = (colorizer.predict_ab(to_pil_image(levels)) for levels in (255*true.rgb).round().byte().cpu())
+    return torch.cat([F.interpolate(ab[None], true.L.shape[-2:], mode="bicubic", align_corners=False) for ab in colours]).to(true.L.device)
+
+def _device_of(models): return next((p.device for net in map(_net_of, models) if net is not None for p in net.parameters()), "cpu")
+
+# %% ../nbs/09_metrics.ipynb #c481bc27
+def painter(model, # a Colorizer, a generator (nn.Module), an `Oracle`, or a function from L (B, 1, H, W), 0..100, to ab (B, 2, H, W), CIELAB units
+            scale:LabScale=None, # of a generator; a Colorizer brings its own
+): # function from the truth (`Pictures`) to ab (B, 2, H, W), CIELAB units
+    "`model` as a function, whatever it is"
+    if isinstance(model, Oracle): return lambda true: model.change(true.ab)
+    if hasattr(model, "predict_ab"): return partial(_as_it_works, model)
+    net, scale = _net_of(model), getattr(model, "scale", None) or scale or LabScale()
+    if net is None: return lambda true: model(true.L)
+    return lambda true: scale.decode_ab(net(scale.encode_L(true.L)).float())
 
 # %% ../nbs/09_metrics.ipynb #c51ac926
 @contextmanager
@@ -474,7 +471,7 @@ def _checked(ab, true, who, files):
         raise ValueError(f"{who}: for L of shape {tuple(true.L.shape)} the answer must be a tensor of shape {tuple(true.ab.shape)}, "
                          f"not {tuple(ab.shape) if isinstance(ab, Tensor) else type(ab).__name__}")
     for file, answer in zip(files, ab):
-        if not answer.isfinite().all(): raise ValueError(f"{file}: {who} answered with something that is no number, at {100*(~answer.isfinite()).float().mean():.2g} % of the places")
+        if not answer.isfinite().all(): raise ValueError(f"{file}: {who} answered with something that is no number, at {100*(~answer.isfinite()).float().mean():.3g} % of the places")
     return ab.float()
 
 # %% ../nbs/09_metrics.ipynb #ba18a961
@@ -520,7 +517,6 @@ def _photos_in(photos):
     if not files: raise PhotoError("there are no photographs to evaluate on")
     return files, f"{len(files)} photographs"
 
-# %% ../nbs/09_metrics.ipynb #87b52f1d
 def _reference(given, files, where):
     "The reference: given, of a folder, of the sample photographs, or else of the evaluated ones"
     if isinstance(given, Reference): return given
@@ -540,7 +536,6 @@ def _row_names(files):
     names = [file.name for file in files]
     return names if len(set(names)) == len(names) else [str(file) for file in files]
 
-# %% ../nbs/09_metrics.ipynb #171e4f06
 def _tables(found, files):
     "The scores and the set measures as DataFrames"
     import pandas as pd
@@ -555,7 +550,6 @@ def _truth(squares, prior, features, device):
     true = Pictures.of([square.to(device) for square in squares])
     return true, {name: of(true, prior).cpu().double().numpy() for name, of in TRUTHS.items()}, features and features_of(true.rgb, features)
 
-# %% ../nbs/09_metrics.ipynb #f3359771
 @torch.no_grad()
 def _measured(true, ab, measures, prior, features):
     fake = Pictures.painted(true, ab)
@@ -602,7 +596,6 @@ def _weights(self:Evaluation, names):
     columns = [self.measures[name].weight for name in names]
     return np.stack([np.ones(len(self)) if c is None else self.scores["true", c].to_numpy() for c in columns], 1)
 
-# %% ../nbs/09_metrics.ipynb #385d2837
 @patch
 def summary(self:Evaluation, # an evaluation
 ): # DataFrame: rows (measure, who), columns mean, low, high
@@ -627,7 +620,7 @@ def difference(self:Evaluation, # an evaluation
     sign = np.sign(found.low)*(np.sign(found.low) == np.sign(found.high))*[m.better for m in self.measures.values()]
     return found.assign(better=[{1: one, -1: other}.get(s, "") for s in sign])
 
-# %% ../nbs/09_metrics.ipynb #62971947
+# %% ../nbs/09_metrics.ipynb #795676ac
 @patch
 def pretty(self:Evaluation, # an evaluation
 ): # DataFrame of strings: a row a measure, a column a candidate
@@ -641,13 +634,13 @@ def pretty(self:Evaluation, # an evaluation
     for who, row in self.sets.iterrows(): table[who] |= {f"{name}, {self.network} ↓": f"{row[name.lower()]:.3f}" for name in ("FID", "KID")}
     return pd.DataFrame(table)[[*self.painters, "true"]].fillna("")
 
+# %% ../nbs/09_metrics.ipynb #62971947
 @patch
 def __repr__(self:Evaluation): return f"{self.pretty().to_string()}\n{self.about}{self._compared_text()}"
 
 @patch
 def _repr_html_(self:Evaluation): return f"{self.pretty().to_html()}<p>{self.about}{self._compared_text()}</p>".replace("\nBetter", "<br>Better")
 
-# %% ../nbs/09_metrics.ipynb #73f5dcb2
 @patch
 def _compared_text(self:Evaluation):
     if not self.compared: return ""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .lab import join_lab, split_lab, to_gamut
 
-# %% ../nbs/11_mood.ipynb #6637d80a
+# %% ../nbs/11_mood.ipynb #7b53a36a
 def _a_and_b(ab):
     if ab.dim() < 3 or ab.shape[-3] != 2: raise ValueError(f"ab must have shape (..., 2, height, width), not {tuple(ab.shape)}")
     return ab.split(1, -3)
@@ -90,7 +90,7 @@ def warm(lab:Tensor, # L in 0..100, a and b in CIELAB units, shape (..., 3, H, W
     fy = (L + 16)/116
     return torch.cat([L, kx*a + 500*(kx - 1)*fy, kz*b + 200*(1 - kz)*fy], -3)
 
-# %% ../nbs/11_mood.ipynb #2c531e07
+# %% ../nbs/11_mood.ipynb #a426c0e6
 MOOD_RANGES = {"hue": (-180., 180.), "warmth": (-1., 1.), "saturation": (0., 3.), "vibrance": (-1., 2.)}
 
 def _check_setting(name, value):
@@ -118,7 +118,7 @@ class Mood:
     def neutral(self): return not self.to_dict()
     def to_dict(self): return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
 
-# %% ../nbs/11_mood.ipynb #6996dbe1
+# %% ../nbs/11_mood.ipynb #5dc44608
 @patch
 def __call__(self:Mood, lab:Tensor, # L in 0..100, a and b in CIELAB units, shape (..., 3, H, W)
             )->Tensor: # the same shape and the same L, inside sRGB; a neutral mood returns `lab` itself
@@ -130,6 +130,7 @@ def __call__(self:Mood, lab:Tensor, # L in 0..100, a and b in CIELAB units, shap
     if self.warmth: _, ab = split_lab(warm(join_lab(L, ab), self.warmth))
     return to_gamut(join_lab(L, soft_ceiling(ab, self.max_chroma) if self.max_chroma else ab))
 
+# %% ../nbs/11_mood.ipynb #cbc52f57
 @patch(cls_method=True)
 def from_dict(cls:Mood, d:dict, # settings by name, those that are missing stay neutral
              )->Mood: # `ValueError` for an unknown or impossible setting
@@ -138,13 +139,14 @@ def from_dict(cls:Mood, d:dict, # settings by name, those that are missing stay 
     if unknown := [name for name in d if name not in names]: raise ValueError(f"a mood has no {unknown[0]!r}; it has {', '.join(names)}")
     return cls(**d)
 
-# %% ../nbs/11_mood.ipynb #5b993c28
+# %% ../nbs/11_mood.ipynb #e19ef865
 def mean_hue(ab, # shape (..., 2, H, W), or a list of such tensors; CIELAB units
 )->float: # degrees, 0..360; nan for grey
     "The mean hue of one picture or many, each pixel weighted with its chroma"
     a, b = sum(x.double().movedim(-3, 0).flatten(1).sum(1) for x in (ab if isinstance(ab, (list, tuple)) else [ab])).tolist()
     return math.degrees(math.atan2(b, a)) % 360 if a or b else math.nan
 
+# %% ../nbs/11_mood.ipynb #07064edc
 def hue_shift(before:Tensor, # shape (..., 2, H, W), CIELAB units
               after:Tensor, # the same pixels, changed
 )->float: # degrees, -180..180; nan where one of them is grey

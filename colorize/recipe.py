@@ -36,10 +36,27 @@ def _wrong_stage(stage, names):
     if kind not in STAGES: return f"stage {name}: there is no kind {kind!r}; there are {', '.join(STAGES)}"
     if unknown := set(stage) - _OF_STAGE - (set(inspect.signature(STAGES[kind]).parameters) - _NOT_TOLD): return f"stage {name}: {kind} has no {sorted(unknown)[0]!r}"
 
+# %% ../nbs/17_recipe.ipynb #a11c4ba1
 def _wrong_args(arch, args):
     if not isinstance(args, dict): return "arch_args needs names and values"
     if unknown := set(args) - set(inspect.signature(GENERATORS[arch]).parameters): return f"arch_args: {arch} has no {sorted(unknown)[0]!r}"
 
+# %% ../nbs/17_recipe.ipynb #0d40e5dd
+def _wrong_names(recipe):
+    "What is wrong with the names at the top of a recipe, if anything"
+    if not isinstance(recipe, dict) or not isinstance(recipe.get("stages"), list) or not recipe["stages"]: return "a recipe needs stages"
+    if unknown := set(recipe) - _OF_RECIPE: return f"a recipe has no {sorted(unknown)[0]!r}"
+    if unknown := set(recipe.get("publish") or {}) - _OF_PUBLISH: return f"publish has no {sorted(unknown)[0]!r}"
+
+def _wrong_values(recipe):
+    "What is wrong with the network or a stage of a recipe, if anything"
+    arch, stages = recipe["arch"], recipe["stages"]
+    if arch not in GENERATORS: return f"there is no generator {arch!r}; there are {', '.join(GENERATORS)}"
+    names, wrong = [s.get("name") for s in stages if isinstance(s, dict)], _wrong_args(arch, recipe["arch_args"])
+    for stage in stages: wrong = wrong or _wrong_stage(stage, names) or _wrong_args(arch, stage.get("arch_args", {}))
+    return wrong
+
+# %% ../nbs/17_recipe.ipynb #ab5af388
 def read_recipe(file:Path|str, # in YAML
 )->dict: # arch, arch_args, weights, seed and stages; raises FileNotFoundError, or ValueError with a sentence
     "How a model is to be trained"
@@ -47,14 +64,9 @@ def read_recipe(file:Path|str, # in YAML
     if not file.is_file(): raise FileNotFoundError(f"{file}: there is no such recipe")
     try: recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error: raise ValueError(f"{file}: not readable as YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(recipe, dict) or not isinstance(recipe.get("stages"), list) or not recipe["stages"]: raise ValueError(f"{file}: a recipe needs stages")
-    if unknown := set(recipe) - _OF_RECIPE: raise ValueError(f"{file}: a recipe has no {sorted(unknown)[0]!r}")
-    if unknown := set(recipe.get("publish") or {}) - _OF_PUBLISH: raise ValueError(f"{file}: publish has no {sorted(unknown)[0]!r}")
+    if wrong := _wrong_names(recipe): raise ValueError(f"{file}: {wrong}")
     recipe = dict(arch="resnet_unet", arch_args={}, weights=None, seed=42) | recipe
-    if recipe["arch"] not in GENERATORS: raise ValueError(f"{file}: there is no generator {recipe['arch']!r}; there are {', '.join(GENERATORS)}")
-    names, wrong = [s.get("name") for s in recipe["stages"] if isinstance(s, dict)], _wrong_args(recipe["arch"], recipe["arch_args"])
-    for stage in recipe["stages"]: wrong = wrong or _wrong_stage(stage, names) or _wrong_args(recipe["arch"], stage.get("arch_args", {}))
-    if wrong: raise ValueError(f"{file}: {wrong}")
+    if wrong := _wrong_values(recipe): raise ValueError(f"{file}: {wrong}")
     return recipe
 
 # %% ../nbs/17_recipe.ipynb #087c23c6
@@ -75,6 +87,7 @@ def _do_stage(recipe, stage, i, files, folder, start, minutes, device, progress)
     STAGES[stage["kind"]](dls, folder, arch=recipe["arch"], arch_args=arch_args, seed=recipe["seed"], resume=(folder/"losses.csv").exists(),
                           max_minutes=minutes, progress=progress, **told)
 
+# %% ../nbs/17_recipe.ipynb #b4a6c2eb
 def follow(recipe:dict|Path|str, # from `read_recipe`, or the file
            photos:Path|str, # folder of colour photographs; with train/ and valid/ in it, or it is split
            run:Path|str, # folder for the stages
@@ -109,6 +122,7 @@ def _strengthened(net, gain):
         for p in last.parameters(): p.mul_(gain)
         return torch.allclose(net(L), gain*before, atol=1e-4)
 
+# %% ../nbs/17_recipe.ipynb #1ebe3064
 def publish(model:Path|str, # folder of a trained model
             target:Path|str, # folder for the smaller one
             size:int=None, # working size to be used with it; the model's own unless told

@@ -45,6 +45,7 @@ class Share(PhotoDL):
     def after_iter(self): self.whole.after_iter()
     def to_detach(self, b, cpu=True, gather=True): return to_detach(b, cpu, gather=False)
 
+# %% ../nbs/14_scale.ipynb #ee1112ff
 def share(dl:PhotoDL, # of the whole batches
           rank:int, # number of this process
           n:int, # of all processes
@@ -81,6 +82,7 @@ class SharedNorm(nn.BatchNorm2d):
         gain = self.weight*(var + self.eps).rsqrt()
         return (values*gain[:, None, None] + (self.bias - mean*gain)[:, None, None]).to(x.dtype)
 
+# %% ../nbs/14_scale.ipynb #a5c84bb1
 def share_norms(net:nn.Module, # is changed
 )->nn.Module: # the same
     "Make every batch norm of `net` a `SharedNorm`; its weights stay, and their names"
@@ -100,16 +102,18 @@ class Together(Callback):
         self.nets = [(owner, name, DistributedDataParallel(share_norms(getattr(owner, name)))) for owner, name in nets]
         self.checkpoint.agreed = self.agreed
 
-    def agreed(self, wish):
-        wishes = torch.tensor([int(bool(wish)), int(self.checkpoint.asked)])
-        dist.all_reduce(wishes, dist.ReduceOp.MAX)
-        self.checkpoint.asked = self.checkpoint.asked or wishes[1].item()
-        return bool(wishes[0])
-
     def before_train(self): self._share()
     def before_validate(self): self._share()
     def _share(self):
         if self.on: self.learn.dl = share(self.dl, dist.get_rank(), self.n)
+
+# %% ../nbs/14_scale.ipynb #75eebf6e
+@patch
+def agreed(self:Together, wish):
+    wishes = torch.tensor([int(bool(wish)), int(self.checkpoint.asked)])
+    dist.all_reduce(wishes, dist.ReduceOp.MAX)
+    self.checkpoint.asked = self.checkpoint.asked or wishes[1].item()
+    return bool(wishes[0])
 
 # %% ../nbs/14_scale.ipynb #cb4368d7
 @patch
@@ -133,6 +137,7 @@ def after_loss(self:Together):
     dist.all_reduce(losses)
     for name, loss in zip(names, losses/self.n): setattr(self.learn, name, loss)
 
+# %% ../nbs/14_scale.ipynb #382b4144
 @patch
 def after_validate(self:Together):
     if not self.on: return
@@ -181,21 +186,28 @@ def _store(fs, file, path):
     with written(path) as beside: shutil.copyfile(file, beside)
 
 # %% ../nbs/14_scale.ipynb #8d849652
+def _local_tasks(source, record):
+    todo, faults, made = plan([source], record.folder, {record.folder: record})
+    return [dict(file=escaped(job.file), key=escaped(record.key(job.file)), result=escaped(job.target.relative_to(record.folder).as_posix()), **stamp(job.file))
+            for job in todo], faults, made
+
+def _far_photos(fs, root):
+    "Paths in the archive, and what the storage knows of each"
+    for name, info in sorted(fs.find(root, detail=True).items()):
+        photo = PurePosixPath(name).relative_to(root)
+        if photo.suffix.lower() in PHOTO_SUFFIXES and not any(part.startswith(".") for part in photo.parts): yield name, photo, info
+
+# %% ../nbs/14_scale.ipynb #43d55d1a
 def archive_tasks(source:str, # a folder, or anything that fsspec knows, such as s3://bucket/box or zip://::box.zip
                   record:Manifest, # of the results
 )->tuple: # ([dict of file, key, result, size, mtime, all str], {file: why it is left out}, [results of earlier calls]); raises ValueError
     "Which photographs there are in an archive, and what their results are to be called: as `colorize` would call them"
     fs, root = fsspec.url_to_fs(source)
     if not fs.isdir(root): raise ValueError(f"{source}: there is no such folder")
-    if _is_local(fs):
-        todo, faults, made = plan([source], record.folder, {record.folder: record})
-        return [dict(file=escaped(job.file), key=escaped(record.key(job.file)), result=escaped(job.target.relative_to(record.folder).as_posix()), **stamp(job.file))
-                for job in todo], faults, made
-    tasks, taken, found = [], set(), fs.find(root, detail=True)
-    for name in sorted(found):
-        photo = PurePosixPath(name).relative_to(root)
-        if photo.suffix.lower() not in PHOTO_SUFFIXES or any(part.startswith(".") for part in photo.parts): continue
-        key, info = f"{source.rstrip('/')}/{photo}", found[name]
+    if _is_local(fs): return _local_tasks(source, record)
+    tasks, taken = [], set()
+    for name, photo, info in _far_photos(fs, root):
+        key = f"{source.rstrip('/')}/{photo}"
         result = next(r for r in _names(target_for(photo), photo) if record.owners.get(str(r), key) == key and str(r).casefold() not in taken)
         taken.add(str(result).casefold())
         tasks.append(dict(file=escaped(name), key=escaped(key), result=escaped(result), size=str(info["size"]), mtime=sha256(str(info).encode()).hexdigest()[:16]))
@@ -242,6 +254,7 @@ def __call__(self:ArchiveWorker,
 # %% ../nbs/14_scale.ipynb #ee1b235a
 def note_name(out, task): return f"{out}/.colorize-batch/{sha256(task['key'].encode()).hexdigest()[:24]}.json"
 
+# %% ../nbs/14_scale.ipynb #5b67d0e9
 @patch
 def _note(self:ArchiveWorker, name, row):
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
@@ -249,6 +262,7 @@ def _note(self:ArchiveWorker, name, row):
         file.flush()
         _store(self.target, file.name, name)
 
+# %% ../nbs/14_scale.ipynb #728dd2cf
 @patch
 def do(self:ArchiveWorker, photo, target):
     "Fetch, colorize, store; what is local already is neither fetched nor stored"
@@ -264,6 +278,7 @@ def do(self:ArchiveWorker, photo, target):
 # %% ../nbs/14_scale.ipynb #dfed57b5
 EXTRA = "this needs Ray: pip install 'colorize-course[scale]'"
 
+# %% ../nbs/14_scale.ipynb #47415e49
 @contextmanager
 def _hushed():
     "Nothing that is written to the standard error in the block, by C++ either, is seen"
@@ -313,6 +328,7 @@ def _record(manifest, row):
                  fault=row["fault"].removeprefix(f"{row['file']}: "))
     return row
 
+# %% ../nbs/14_scale.ipynb #ad539732
 def _collect(manifest, fs, out):
     "Record what a killed call had done, and tidy up after it"
     folder = f"{out}/.colorize-batch"
@@ -331,6 +347,7 @@ def _open(manifest, new, local):
         else: parent in swept or swept.add(parent) or sweep(parent)
     return faults
 
+# %% ../nbs/14_scale.ipynb #47f526f6
 def _is_done(manifest, task, key, there):
     row = manifest.rows.get(unescaped(task["key"]))
     same = row and all(row[k] == unescaped(task[k]) for k in ("result", "size", "mtime"))
@@ -345,6 +362,7 @@ def _todo(source, manifest, fs, out, key, again):
     unsafe = _open(manifest, new, _is_local(fs))
     return [task for task in new if unescaped(task["file"]) not in unsafe], Archived({}, len(tasks) - len(new), faults | unsafe, len(tasks) + len(faults), made)
 
+# %% ../nbs/14_scale.ipynb #4e1e2a4f
 def _take(rows, manifest, fs, out, outcome):
     "Record the rows as they come"
     done, start = {}, time.perf_counter()
@@ -371,6 +389,13 @@ def _rows(ray, tasks, workers, gpus, *args, **options):
         compute=ray.data.ActorPoolStrategy(size=n, max_tasks_in_flight_per_actor=2))
     return answers.iter_rows(), n
 
+# %% ../nbs/14_scale.ipynb #e6f615eb
+def _target(target, record):
+    "File system and folder of the results; raises ValueError where the record would have no place"
+    fs, out = fsspec.url_to_fs(target)
+    if record is None and not _is_local(fs): raise ValueError(f"{target} is not a folder of this machine: say with --record which folder is to hold the record")
+    return fs, out
+
 # %% ../nbs/14_scale.ipynb #38879369
 def colorize_archive(source:str, # folder or fsspec URL of the photographs
                      target:str, # folder or fsspec URL for the results
@@ -386,8 +411,7 @@ def colorize_archive(source:str, # folder or fsspec URL of the photographs
                      **settings, # of `colorize_one`
 )->Archived: # raises ValueError, OSError, ImportError with a sentence
     "Colorize all photographs of an archive, by many processes on one machine or many"
-    (source_fs, _), (target_fs, out) = fsspec.url_to_fs(source), fsspec.url_to_fs(target)
-    if record is None and not _is_local(target_fs): raise ValueError(f"{target} is not a folder of this machine: say with --record which folder is to hold the record")
+    source_fs, (target_fs, out) = fsspec.url_to_fs(source)[0], _target(target, record)
     settings, mood = {**AS_COLORIZE, **settings}, Mood(**(mood or {})).to_dict()
     with Manifest(record or out) as manifest:
         _collect(manifest, target_fs, out)

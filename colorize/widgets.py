@@ -45,7 +45,7 @@ def knob(label:str, # what stands beside it, with its unit
     return kind(value=value, min=low, max=high, step=step, description=label, tooltip=meaning, readout_format=form,
                 style={"description_width": "9.5em"}, layout=W.Layout(width="26em", max_width="98%"), **kwargs)
 
-# %% ../nbs/13_widgets.ipynb #739d7893
+# %% ../nbs/13_widgets.ipynb #525ecd06
 class Panel(W.VBox):
     "A box of widgets with a line for messages"
     def __init__(self, children=(), **kwargs):
@@ -54,17 +54,20 @@ class Panel(W.VBox):
 
     def __repr__(self): return f"{type(self).__name__}: run the cell to see it, and to move its sliders"
 
-    def tell(self, text:str, # plain text; "" for none
-             wrong:bool=False, # is it an error?
-    ):
-        "Say something in the page"
-        colours = "background:#fdecea;border-left:4px solid #b3261e;color:#5f1510" if wrong else "background:#eef3f8;border-left:4px solid #0072b2;color:#1b2b3a"
-        role = "alert" if wrong else "status"
-        self.message.value = f'<div role="{role}" style="padding:4px 8px;line-height:1.4;max-width:60em;{colours}">{html.escape(text)}</div>' if text else ""
-
 def side_by(*widgets): return W.HBox(widgets, layout=W.Layout(flex_flow="row wrap", grid_gap="12px", align_items="flex-start"))
 def picture_box(**layout): return W.Image(format="png", layout=W.Layout(max_width="100%", align_self="flex-start", **layout))
 
+# %% ../nbs/13_widgets.ipynb #0eccd122
+@patch
+def tell(self:Panel, text:str, # plain text; "" for none
+         wrong:bool=False, # is it an error?
+):
+    "Say something in the page"
+    colours = "background:#fdecea;border-left:4px solid #b3261e;color:#5f1510" if wrong else "background:#eef3f8;border-left:4px solid #0072b2;color:#1b2b3a"
+    role = "alert" if wrong else "status"
+    self.message.value = f'<div role="{role}" style="padding:4px 8px;line-height:1.4;max-width:60em;{colours}">{html.escape(text)}</div>' if text else ""
+
+# %% ../nbs/13_widgets.ipynb #a6c09db9
 def told(method):
     "A callback whose errors are told in the page"
     @functools.wraps(method)
@@ -74,7 +77,7 @@ def told(method):
         except Exception as error: self.tell(f"unexpected: {type(error).__name__}: {error}", wrong=True)
     return callback
 
-# %% ../nbs/13_widgets.ipynb #1b99fd5e
+# %% ../nbs/13_widgets.ipynb #35786180
 def png(picture:Image.Image, # any mode that PNG has
 )->bytes: # a PNG file, quickly written rather than small
     "The picture as an image widget takes it"
@@ -82,6 +85,7 @@ def png(picture:Image.Image, # any mode that PNG has
         picture.save(file, "PNG", compress_level=1)
         return file.getvalue()
 
+# %% ../nbs/13_widgets.ipynb #cb54c969
 def to_picture(rgb:torch.Tensor, # (3, H, W), float 0..1
 )->Image.Image: # RGB
     "A picture from a tensor"
@@ -97,7 +101,7 @@ class OwnColours:
         small = photo.resize(working_size(*photo.size, size or self.size), Image.Resampling.BICUBIC, reducing_gap=3.)
         return split_lab(rgb_to_lab(torch.from_numpy(np.array(small)).permute(2, 0, 1)))[1]
 
-# %% ../nbs/13_widgets.ipynb #e931c0ce
+# %% ../nbs/13_widgets.ipynb #62427368
 def view_size(width:int, # px
               height:int, # px
               limit:int=512, # px, the longer side at most
@@ -106,6 +110,7 @@ def view_size(width:int, # px
     share = min(1, limit/max(width, height))
     return max(1, round(share*width)), max(1, round(share*height))
 
+# %% ../nbs/13_widgets.ipynb #6d5f9473
 def half_and_half(before:Image.Image, # RGB
                   after:Image.Image, # RGB, the same size
                   percent:float, # of the width that shows `before`
@@ -128,27 +133,18 @@ def check_size(name:str, # for the message
     if millions > max_megapixels:
         raise PhotoError(f"{name}: {millions:.0f} megapixels, and this page takes up to {max_megapixels:.0f}; the command colorize takes larger ones")
 
-# %% ../nbs/13_widgets.ipynb #4e397525
+# %% ../nbs/13_widgets.ipynb #d8756bd1
 MOOD_KNOBS = dict(hue=("Hue (degrees)", "Turns every hue by this angle: 90 leads from red by way of yellow to green, 180 to the complementary colours", 1, ".0f"),
                   warmth=("Warmth", "The light of the scene, from blue sky (-1) over daylight (0) to evening sun (1); lightness stays", .05, ".2f"),
                   saturation=("Saturation (times)", "Factor of all colours: 0 is grey, 1 as they are, 2 twice as vivid", .05, ".2f"),
                   vibrance=("Vibrance", "Lifts the dull colours and leaves the vivid ones nearly alone; below 0 lowers them", .05, ".2f"))
 
+# %% ../nbs/13_widgets.ipynb #291edbdc
 class MoodExplorer(Panel):
     "A photograph with sliders for its colours; see `mood_explorer`"
     def __init__(self, photo=None, colorizer=None, view=512, max_megapixels=40.):
         self.colorizer, self.view, self.max_megapixels, self.sources, self.photo, self.lab = colorizer, view, max_megapixels, {}, None, None
-        self.upload = W.FileUpload(accept="image/*", multiple=True, icon="", description="Open photographs", layout=W.Layout(width="auto"),
-                                   tooltip="Photographs from your disk; they stay on this machine")
-        self.chosen = W.Dropdown(description="Photograph", tooltip="Which of the opened photographs is shown", style={"description_width": "9.5em"}, layout=W.Layout(width="26em", max_width="98%"))
-        self.sliders = {name: knob(label, meaning, float(name == "saturation"), *MOOD_RANGES[name], step, form) for name, (label, meaning, step, form) in MOOD_KNOBS.items()}
-        self.size = knob("Working size (px)", "How large the network sees the photograph: smaller ones give calmer, larger ones more detailed colours", 256, 64, 512, 32, "d", W.IntSlider, continuous_update=False)
-        self.divider = knob("Divider (% grey)", "Where the grey photograph ends and the coloured one begins", 50, 0, 100, 1, "d", W.IntSlider)
-        self.reset = W.Button(description="Reset", tooltip="All sliders back to where nothing is changed", layout=W.Layout(width="auto"))
-        self.full = W.Button(description="Make full size", button_style="primary", tooltip="The photograph in its own size, ready to be saved", layout=W.Layout(width="auto"))
-        self.every = W.Button(description="Make all (ZIP)", tooltip="All opened photographs with these sliders, in one file", layout=W.Layout(width="auto"))
-        self.model = W.Text(description="Model", placeholder="folder of a trained model, then Enter", continuous_update=False, style={"description_width": "9.5em"},
-                            tooltip="The folder of a run of colorize-train", layout=W.Layout(width="26em", max_width="98%", display="none"))
+        self._choices(); self._knobs(); self._buttons()
         self.image, self.caption, self.link = picture_box(), W.HTML(), W.HTML()
         super().__init__()
         knobs = W.VBox([self.upload, self.chosen, *self.sliders.values(), self.size, self.divider, W.HBox([self.reset, self.full, self.every]), self.link, self.model])
@@ -157,7 +153,29 @@ class MoodExplorer(Panel):
         if colorizer is not None: self._use(colorizer)
         self._begin(photo)
 
-# %% ../nbs/13_widgets.ipynb #4bf928dd
+# %% ../nbs/13_widgets.ipynb #cb7758bd
+@patch
+def _choices(self:MoodExplorer):
+    self.upload = W.FileUpload(accept="image/*", multiple=True, icon="", description="Open photographs", layout=W.Layout(width="auto"),
+                               tooltip="Photographs from your disk; they stay on this machine")
+    self.chosen = W.Dropdown(description="Photograph", tooltip="Which of the opened photographs is shown", style={"description_width": "9.5em"}, layout=W.Layout(width="26em", max_width="98%"))
+    self.model = W.Text(description="Model", placeholder="folder of a trained model, then Enter", continuous_update=False, style={"description_width": "9.5em"},
+                        tooltip="The folder of a run of colorize-train", layout=W.Layout(width="26em", max_width="98%", display="none"))
+
+# %% ../nbs/13_widgets.ipynb #285030f9
+@patch
+def _knobs(self:MoodExplorer):
+    self.sliders = {name: knob(label, meaning, float(name == "saturation"), *MOOD_RANGES[name], step, form) for name, (label, meaning, step, form) in MOOD_KNOBS.items()}
+    self.size = knob("Working size (px)", "How large the network sees the photograph: smaller ones give calmer, larger ones more detailed colours", 256, 64, 512, 32, "d", W.IntSlider, continuous_update=False)
+    self.divider = knob("Divider (% grey)", "Where the grey photograph ends and the coloured one begins", 50, 0, 100, 1, "d", W.IntSlider)
+
+@patch
+def _buttons(self:MoodExplorer):
+    self.reset = W.Button(description="Reset", tooltip="All sliders back to where nothing is changed", layout=W.Layout(width="auto"))
+    self.full = W.Button(description="Make full size", button_style="primary", tooltip="The photograph in its own size, ready to be saved", layout=W.Layout(width="auto"))
+    self.every = W.Button(description="Make all (ZIP)", tooltip="All opened photographs with these sliders, in one file", layout=W.Layout(width="auto"))
+
+# %% ../nbs/13_widgets.ipynb #e02348ce
 @patch
 def _connect(self:MoodExplorer):
     self.own = False
@@ -170,6 +188,7 @@ def _connect(self:MoodExplorer):
     self.full.on_click(self._make_full)
     self.every.on_click(self._make_all)
 
+# %% ../nbs/13_widgets.ipynb #3586a386
 @patch
 def _offer(self:MoodExplorer, sources):
     "Put photographs on the list, and show the first of them"
@@ -179,6 +198,7 @@ def _offer(self:MoodExplorer, sources):
     self.chosen.value, self.own = next(iter(sources)), False
     self._load()
 
+# %% ../nbs/13_widgets.ipynb #22aeb77a
 @patch
 @told
 def _begin(self:MoodExplorer, photo):
@@ -197,7 +217,7 @@ def _uploaded(self:MoodExplorer, change):
     if self.samples: self.sources, self.samples = {}, False
     self._offer({file["name"]: bytes(file["content"]) for file in change["new"]})
 
-# %% ../nbs/13_widgets.ipynb #64b0b5ca
+# %% ../nbs/13_widgets.ipynb #791b1a54
 @patch
 def _open(self:MoodExplorer, name):
     "A photograph of the list, as a `Photo`; errors name it"
@@ -205,6 +225,7 @@ def _open(self:MoodExplorer, name):
     try: return read_photo(self.sources[name], deep=False)
     except PhotoError as error: raise PhotoError(str(error) if name in str(error) else f"{name}: {error}") from error
 
+# %% ../nbs/13_widgets.ipynb #e2ddcfc3
 @patch
 @told
 def _load(self:MoodExplorer, change=None):
@@ -220,6 +241,7 @@ def _load(self:MoodExplorer, change=None):
     self.caption.value = html.escape("; ".join([f"{name}: {rgb.width} × {rgb.height} px", *self.photo.notes]))
     self._paint()
 
+# %% ../nbs/13_widgets.ipynb #510007ef
 @patch
 @told
 def _paint(self:MoodExplorer, change=None):
@@ -232,7 +254,7 @@ def _paint(self:MoodExplorer, change=None):
     self.tell("")
     self._show()
 
-# %% ../nbs/13_widgets.ipynb #63cfb6e2
+# %% ../nbs/13_widgets.ipynb #f88fc785
 @patch
 def _need_model(self:MoodExplorer):
     "The model in the package, or the one that the environment names, unless there is one"
@@ -247,6 +269,7 @@ def _use(self:MoodExplorer, colorizer):
     self.own, before = True, self.own
     self.size.value, self.own = colorizer.size, before
 
+# %% ../nbs/13_widgets.ipynb #e3d78950
 @patch
 @told
 def _take_model(self:MoodExplorer, change):
@@ -254,7 +277,7 @@ def _take_model(self:MoodExplorer, change):
     self._use(Colorizer.from_pretrained(change["new"]))
     self._paint()
 
-# %% ../nbs/13_widgets.ipynb #c75ec136
+# %% ../nbs/13_widgets.ipynb #d097579a
 @patch(as_prop=True)
 def mood(self:MoodExplorer)->Mood: return Mood(**{name: slider.value for name, slider in self.sliders.items()})
 
@@ -266,6 +289,7 @@ def _show(self:MoodExplorer, change=None):
     self.picture = to_picture(lab_to_rgb(to_gamut(self.lab) if self.mood.neutral else self.mood(self.lab)))
     self.image.value = png(half_and_half(self.grey, self.picture, self.divider.value))
 
+# %% ../nbs/13_widgets.ipynb #4b7cd529
 @patch
 @told
 def _reset(self:MoodExplorer, button):
@@ -276,7 +300,7 @@ def _reset(self:MoodExplorer, button):
     self.own = False
     self._paint() if another_size else self._show()
 
-# %% ../nbs/13_widgets.ipynb #44a4833d
+# %% ../nbs/13_widgets.ipynb #6f422b54
 def save_link(data:bytes, # the file
               name:str, # under which it is to be saved
               kind:str, # its MIME type
@@ -285,6 +309,7 @@ def save_link(data:bytes, # the file
     "A link that saves a file"
     return f'<a download="{html.escape(name, quote=True)}" href="data:{kind};base64,{base64.b64encode(data).decode()}" style="font-weight:600">{html.escape(words)}</a>'
 
+# %% ../nbs/13_widgets.ipynb #c23d2a63
 def picture_file(picture:Image.Image, # RGB or RGBA
                  name:str, # of the photograph: what was a JPEG becomes one again, all else a PNG
                  info:dict=None, # of its `Photo`: what is carried over
@@ -295,7 +320,7 @@ def picture_file(picture:Image.Image, # RGB or RGBA
         save_picture(picture, file := Path(folder)/f"made.{kind}", info)
         return file.read_bytes(), f"{Path(name).stem}-color.{kind.replace('e', '')}", f"image/{kind}"
 
-# %% ../nbs/13_widgets.ipynb #2a7ccd67
+# %% ../nbs/13_widgets.ipynb #961ca55f
 @patch
 def _file(self:MoodExplorer, name, photo, ab):
     "The photograph in full size, with the colours as the sliders are, as a file"
@@ -303,6 +328,7 @@ def _file(self:MoodExplorer, name, photo, ab):
     if photo.alpha: picture.putalpha(photo.alpha)
     return picture_file(picture, name, photo.info)
 
+# %% ../nbs/13_widgets.ipynb #78a3fcfd
 @patch
 @told
 def _make_full(self:MoodExplorer, button):
@@ -339,9 +365,19 @@ def mood_explorer(photo=None, # path, PIL picture or array, or a list of these; 
     "Sliders for hue, warmth, saturation and vibrance over a photograph, and the result in full size"
     return MoodExplorer(photo, colorizer, view, max_megapixels)
 
-# %% ../nbs/13_widgets.ipynb #b9104928
+# %% ../nbs/13_widgets.ipynb #c2e6793e
 LIMIT, PIXELS, CELLS = 110, 330, 22
 
+def _place(a, b): return (a + LIMIT)*PIXELS/(2*LIMIT), (LIMIT - b)*PIXELS/(2*LIMIT)
+
+def _line(picture, points):
+    for fill, width in (("white", 3), ("black", 1)): ImageDraw.Draw(picture).line([_place(*p) for p in points], fill=fill, width=width)
+
+def _ring(picture, a, b):
+    x, y = _place(a, b)
+    for fill, r in (("white", 7), ("black", 6)): ImageDraw.Draw(picture).ellipse((x - r, y - r, x + r, y + r), outline=fill, width=2 if fill == "white" else 1)
+
+# %% ../nbs/13_widgets.ipynb #eaa8315f
 def plane_picture(L:float, # 0..100
                   mark:tuple=None, # a and b to be ringed
                   ray:float=None, # degrees: a line from grey in this hue
@@ -359,16 +395,7 @@ def plane_picture(L:float, # 0..100
     if mark is not None: _ring(picture, *mark)
     return picture
 
-def _place(a, b): return (a + LIMIT)*PIXELS/(2*LIMIT), (LIMIT - b)*PIXELS/(2*LIMIT)
-
-def _line(picture, points):
-    for fill, width in (("white", 3), ("black", 1)): ImageDraw.Draw(picture).line([_place(*p) for p in points], fill=fill, width=width)
-
-def _ring(picture, a, b):
-    x, y = _place(a, b)
-    for fill, r in (("white", 7), ("black", 6)): ImageDraw.Draw(picture).ellipse((x - r, y - r, x + r, y + r), outline=fill, width=2 if fill == "white" else 1)
-
-# %% ../nbs/13_widgets.ipynb #a7544148
+# %% ../nbs/13_widgets.ipynb #28ed51d5
 def colour_of(L:float, # 0..100
               a:float, # CIELAB units
               b:float, # CIELAB units
@@ -378,6 +405,7 @@ def colour_of(L:float, # 0..100
     shown = to_gamut(lab)
     return tuple((255*lab_to_rgb(shown)).round().int().flatten().tolist()), chroma(shown).item(), chroma(lab).item()
 
+# %% ../nbs/13_widgets.ipynb #ba607cdb
 def swatch(L, a, b):
     "A patch of a colour, and what it is in words: HTML"
     rgb, there, asked = colour_of(L, a, b)
@@ -405,7 +433,7 @@ class ABPicker(Panel):
     @property
     def lab(self): return self.L.value, self.a.value, self.b.value
 
-# %% ../nbs/13_widgets.ipynb #3335aeb2
+# %% ../nbs/13_widgets.ipynb #56580647
 @patch
 def _buttons(self:ABPicker):
     side, middle = f"{PIXELS//CELLS}px", [round((i + .5)*2*LIMIT/CELLS - LIMIT) for i in range(CELLS)]
@@ -414,6 +442,7 @@ def _buttons(self:ABPicker):
     for place, button in self.cells.items(): button.on_click(functools.partial(self._click, place))
     return W.GridBox(list(self.cells.values()), layout=W.Layout(grid_area="1 / 1", grid_template_columns=f"repeat({CELLS}, {side})", grid_template_rows=f"repeat({CELLS}, {side})", grid_gap="0"))
 
+# %% ../nbs/13_widgets.ipynb #edf177e2
 @patch
 @told
 def _click(self:ABPicker, place, button):
@@ -431,7 +460,7 @@ def ab_picker(L:float=60., # 0..100, lightness at the start
     "The colours of the ab plane at one lightness, to be pointed at"
     return ABPicker(L, a, b)
 
-# %% ../nbs/13_widgets.ipynb #44b4a20b
+# %% ../nbs/13_widgets.ipynb #4e089337
 def hue_slice(turn:float, # degrees
               L:float, # 0..100: a line across
 )->Image.Image: # RGB, 330 × 330 px: chroma 0..140 to the right, lightness 0..100 upwards
@@ -445,6 +474,7 @@ def hue_slice(turn:float, # degrees
     for fill, width in (("white", 3), ("black", 1)): ImageDraw.Draw(picture).line([(0, y), (PIXELS, y)], fill=fill, width=width)
     return picture
 
+# %% ../nbs/13_widgets.ipynb #fd62df3c
 def most_chroma(L:float, # 0..100
                 turn:float, # hue, degrees
 )->float: # CIELAB units
@@ -466,7 +496,7 @@ class GamutView(Panel):
         for slider in (self.L, self.turn): slider.observe(self._show, "value")
         self._show()
 
-# %% ../nbs/13_widgets.ipynb #e924323a
+# %% ../nbs/13_widgets.ipynb #6afe7af1
 @patch
 @told
 def _show(self:GamutView, change=None):
@@ -482,13 +512,14 @@ def gamut_view(L:float=60., # 0..100, lightness at the start
     "Where sRGB ends, by lightness and by hue"
     return GamutView(L, turn)
 
-# %% ../nbs/13_widgets.ipynb #e7cc1488
+# %% ../nbs/13_widgets.ipynb #962d8bc7
 def random_features()->FeatureLoss: # two convolutions with fixed random weights
     "A feature loss for which nothing needs to be downloaded"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return FeatureLoss(nn.Sequential(nn.Conv2d(3, 16, 5, 2, 2), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU()))
 
+# %% ../nbs/13_widgets.ipynb #8fee64fe
 @torch.no_grad()
 def feature_costs(net:FeatureLoss, # whose eyes are used
                   colours:torch.Tensor, # (K, 2), the true colours, CIELAB units
@@ -508,13 +539,14 @@ def feature_costs(net:FeatureLoss, # whose eyes are used
     costs = (costs[:, :grey]/costs[:, grey].mean()).view(len(colours), 1, *grid[::3, ::3].shape[:2])
     return F.interpolate(costs, size=grid.shape[:2], mode="bilinear", align_corners=True)[:, 0]
 
-# %% ../nbs/13_widgets.ipynb #7e3845da
+# %% ../nbs/13_widgets.ipynb #20e61585
 LOSS_KNOBS = dict(l1=("L1", "Weight of the absolute error: flat between the colours, ends at the likelier one", 1., 2., .05),
                   l2=("L2", "Weight of the squared error: its minimum is the mean of the colours, which is dull", 0., 5., .1),
                   adversarial=("Adversarial", "Weight of what the best possible discriminator says: each true colour is a valley of its own", 0., .2, .005),
                   feature=("Feature", "Weight of the difference in the eyes of a network (random weights unless you gave another); grey costs 1", 0., 2., .05),
                   colourfulness=("Colourfulness", "Weight of a prize for chroma, whatever the hue: enough of it and the minimum runs to the edge", 0., 1., .02))
 
+# %% ../nbs/13_widgets.ipynb #ff24ba95
 class LossExplorer(Panel):
     "Sliders for the weights of losses; see `loss_explorer`"
     def __init__(self, colours=((56., 40.), (-28., -8.)), L=60., features=None, models=None, photos=None):
@@ -532,7 +564,7 @@ class LossExplorer(Panel):
 
     def _alone(self, loss): return torch.stack([expected_loss(loss, colour[None], [1.], self.grid) for colour in self.colours])
 
-# %% ../nbs/13_widgets.ipynb #c733b64a
+# %% ../nbs/13_widgets.ipynb #2f468d7f
 @patch
 def surface(self:LossExplorer)->torch.Tensor: # (n, n), what every answer of `grid` costs
     "The weighted sum of the losses, for the weights as they are"
@@ -542,6 +574,7 @@ def surface(self:LossExplorer)->torch.Tensor: # (n, n), what every answer of `gr
     planes = {"adversarial": fooled, **{name: torch.einsum("k,kij->ij", p, costs) for name, costs in self.one.items()}}
     return sum(self.sliders[name].value*values for name, values in planes.items())
 
+# %% ../nbs/13_widgets.ipynb #f1cf8f73
 @patch
 def minimum(self:LossExplorer)->tuple: # a and b, CIELAB units
     "The cheapest answer; where many cost the same, the one nearest to their middle"
@@ -549,12 +582,15 @@ def minimum(self:LossExplorer)->tuple: # a and b, CIELAB units
     lowest = self.grid[values <= values.min() + 1e-6*(1 + values.min().abs())].float()
     return tuple(lowest[(lowest - lowest.mean(0)).norm(dim=1).argmin()].tolist())
 
-# %% ../nbs/13_widgets.ipynb #850b7acb
+# %% ../nbs/13_widgets.ipynb #71995e6a
+def _square(i, rgb):
+    from matplotlib.patches import Rectangle
+    return Rectangle((.05, 2.2 - 1.25*i), .9, .8, facecolor=[c/255 for c in rgb], edgecolor="black")
+
 @patch
-@told
-def _show(self:LossExplorer, change=None):
+def _chart(self:LossExplorer, values, a, b):
+    "The cost of every answer as a figure, and its valleys"
     from matplotlib.figure import Figure
-    values, (a, b) = self.surface(), self.minimum()
     figure = Figure(figsize=(7.4, 4.6), dpi=75)
     ax, patches = figure.subplots(1, 2, width_ratios=(3, 1), gridspec_kw=dict(left=.08, right=1, bottom=.1, top=.94, wspace=.02))
     valleys = draw_loss_plane(ax, values, self.colours, [self.first.value, 1 - self.first.value], self.grid, self.light)
@@ -564,17 +600,21 @@ def _show(self:LossExplorer, change=None):
         patches.add_patch(_square(i, colour_of(self.light, *map(float, colour))[0]))
         patches.text(.5, 3.05 - 1.25*i, name, ha="center", va="bottom", fontsize=11)
     patches.set(xlim=(-.1, 1.1), ylim=(-.6, 3.5)); patches.axis("off")
+    return figure, valleys
+
+# %% ../nbs/13_widgets.ipynb #66e876a2
+@patch
+@told
+def _show(self:LossExplorer, change=None):
+    values, (a, b) = self.surface(), self.minimum()
+    figure, valleys = self._chart(values, a, b)
     with io.BytesIO() as file:
         figure.savefig(file, format="png")
         self.chart.value = file.getvalue()
     others = f"; there are {len(valleys)} valleys in all" if 1 < len(valleys) < 9 else ""
     self.words.value = f"The minimum: a = {a:.0f}, b = {b:.0f}, chroma {math.hypot(a, b):.0f}, cost {values.min():.3f}{others}."
 
-def _square(i, rgb):
-    from matplotlib.patches import Rectangle
-    return Rectangle((.05, 2.2 - 1.25*i), .9, .8, facecolor=[c/255 for c in rgb], edgecolor="black")
-
-# %% ../nbs/13_widgets.ipynb #7036ffd4
+# %% ../nbs/13_widgets.ipynb #140f8529
 @patch
 def _trained(self:LossExplorer, models, photos):
     self.models = {float(folder.name): folder for folder in Path(models or PRETRAINED/"alpha").glob("[0-9]*") if (folder/"config.json").exists()}
@@ -586,6 +626,7 @@ def _trained(self:LossExplorer, models, photos):
     self._show_trained()
     return W.VBox([self.alpha, self.said, self.sheet])
 
+# %% ../nbs/13_widgets.ipynb #a92cdf99
 def _some_samples():
     try: return [file for file in sample_photos("valid")[::9]][:4]
     except PhotoError: return []
@@ -598,7 +639,12 @@ def _show_trained(self:LossExplorer, change=None):
     if alpha not in self.made: self.made[alpha] = self._painted(self.models[alpha])
     self.sheet.value, self.said.value = self.made[alpha]
 
-# %% ../nbs/13_widgets.ipynb #a56ac9cc
+# %% ../nbs/13_widgets.ipynb #dfe30f18
+def _dejavu():
+    "A font that has Greek letters, too: matplotlib brings it"
+    from matplotlib import get_data_path
+    return f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf"
+
 def sheet_of(rows:dict, # {title: pictures}, all rows with the same number of pictures
              height:int=120, # px, of a picture
 )->Image.Image: # RGB
@@ -612,11 +658,7 @@ def sheet_of(rows:dict, # {title: pictures}, all rows with the same number of pi
             out.paste(picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS), (left + sum(widths[:i]) + 4*i, r*(height + 4)))
     return out
 
-def _dejavu():
-    "A font that has Greek letters, too: matplotlib brings it"
-    from matplotlib import get_data_path
-    return f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf"
-
+# %% ../nbs/13_widgets.ipynb #4eb5655c
 @patch
 def _painted(self:LossExplorer, folder):
     "The PNG and the words for one trained network"
@@ -627,6 +669,7 @@ def _painted(self:LossExplorer, folder):
     what = f"{told_of['steps']:,} steps on {told_of['photos']:,} photographs at {told_of['size']} px, one run (seed {told_of['seed']}). {numbers}"
     return (png(sheet_of(rows)) if pictures else b""), what
 
+# %% ../nbs/13_widgets.ipynb #656b74b3
 def loss_explorer(colours=((56., 40.), (-28., -8.)), # a and b of the two possible colours, CIELAB units
                   L:float=60., # their lightness, 0..100
                   features:FeatureLoss=None, # for the feature loss; see `random_features`
@@ -636,7 +679,7 @@ def loss_explorer(colours=((56., 40.), (-28., -8.)), # a and b of the two possib
     "What the weights of the losses do to the best answer for one pixel, and to a training"
     return LossExplorer(colours, L, features, models, photos)
 
-# %% ../nbs/13_widgets.ipynb #f811272c
+# %% ../nbs/13_widgets.ipynb #0a1a54d3
 LINES = (("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", "-."), ("#CC79A7", ":"), ("#000000", (0, (5, 1, 1, 1, 1, 1))), ("#E69F00", (0, (1, 2))))
 
 def loss_chart(losses, # DataFrame, from `read_losses`
@@ -670,11 +713,12 @@ def run_state(run:Path|str, # folder of a run
         return ("finished" if load_config(run)["training"].get("finished") else "stopped"), run
     return ("silent" if time.time() - age > silent else "running"), run
 
-# %% ../nbs/13_widgets.ipynb #ac087017
+# %% ../nbs/13_widgets.ipynb #3dc2fbc5
 SAID = {"waiting": "There is no run here yet; waiting for it.", "running": "Running: {step:,} steps, {loss} {value:.4f}, last one {age:.0f} s ago.", "stopping": "Asked to stop after its step …",
         "stopped": "Stopped after {step:,} steps. It can be resumed: the same command with --resume, or resume=True.", "finished": "Finished after {step:,} steps.",
         "silent": "No step for {age:.0f} s, after {step:,}: the process has ended, or is busy with something else."}
 
+# %% ../nbs/13_widgets.ipynb #592aab45
 class TrainingMonitor(Panel):
     "The losses and previews of a run in another process; see `training_monitor`"
     def __init__(self, run, seconds=2., silent=60.):
@@ -692,7 +736,7 @@ class TrainingMonitor(Panel):
         self.refresh()
         self._keep_up(seconds)
 
-# %% ../nbs/13_widgets.ipynb #d246df66
+# %% ../nbs/13_widgets.ipynb #8b5c5bb9
 @patch
 @told
 def refresh(self:TrainingMonitor):
@@ -705,6 +749,7 @@ def refresh(self:TrainingMonitor):
     if self.last: self.status.value = ("First phase, L1. " if folder != self.run else "") + SAID[state].format(age=time.time() - stat.st_mtime, **self.last)
     self._list_previews(folder)
 
+# %% ../nbs/13_widgets.ipynb #6f0e55fc
 @patch
 def _read(self:TrainingMonitor, folder):
     import pandas as pd
@@ -717,7 +762,7 @@ def _read(self:TrainingMonitor, folder):
     self.last = dict(step=int(row.step), loss=name.replace("_", " "), value=row[f"{name}_avg"])
     self.chart.value = loss_chart(losses)
 
-# %% ../nbs/13_widgets.ipynb #1d72f22a
+# %% ../nbs/13_widgets.ipynb #e562a118
 @patch
 def _list_previews(self:TrainingMonitor, folder):
     files = sorted((folder/"previews").glob("step-*.png"))
@@ -728,6 +773,7 @@ def _list_previews(self:TrainingMonitor, folder):
     self.when.value = files[-1] if follows or before not in files else before
     self._show_preview()
 
+# %% ../nbs/13_widgets.ipynb #ce9a976d
 @patch
 @told
 def _show_preview(self:TrainingMonitor, change=None):
@@ -739,7 +785,7 @@ def _stop(self:TrainingMonitor, button):
     stop_run(self.run)
     self.refresh()
 
-# %% ../nbs/13_widgets.ipynb #b7044976
+# %% ../nbs/13_widgets.ipynb #25eb132a
 @patch
 def _keep_up(self:TrainingMonitor, seconds):
     async def look():
