@@ -110,8 +110,9 @@ def _prepared(self:Colorizer):
     if self.engine != "torch":
         from colorize.engines import engine_net
         return engine_net(self.engine, self.net, self.precise), torch.float32
-    dtype = None if self.precise or hasattr(self.net, "sfs") else fast_dtype(self.device)
-    return (self.net, torch.float32) if dtype is None else (copy.deepcopy(self.net).to(dtype=dtype, memory_format=torch.channels_last), dtype)
+    if self.precise or hasattr(self.net, "sfs") or self.device.type == "mps": return self.net, torch.float32
+    dtype = fast_dtype(self.device) or torch.float32
+    return copy.deepcopy(self.net).to(dtype=dtype, memory_format=torch.channels_last), dtype
 
 # %% ../nbs/10_colorizer.ipynb #41dbf7a8
 @patch

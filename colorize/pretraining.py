@@ -269,7 +269,6 @@ def after_create(self:Checkpoint):
 @patch
 def before_fit(self:Checkpoint):
     self.started = self.saved = time.monotonic()
-    self.stop.unlink(missing_ok=True)
     if not self.state: return
     self.model.load_state_dict(self.state["model"])
     self.opt.load_state_dict(self.state["opt"])
@@ -429,10 +428,11 @@ def begin_run(run:Path|str, # folder of the run
               resume:bool=False, # is it an interrupted run?
 )->dict: # its checkpoint, or None for a new run; raises FileExistsError, FileNotFoundError or ValueError with a sentence
     "A new run, or one to go on with"
-    begun, kept = ((Path(run)/name).exists() for name in ("losses.csv", "checkpoint.pt"))
-    if resume and begun and not kept and not (Path(run)/"model.safetensors").exists(): return None
-    if resume: return load_checkpoint(run, settings)
-    if begun: raise FileExistsError(f"{run}: there is a run here already; resume it or choose another name")
+    begun, *kept = ((Path(run)/name).exists() for name in ("losses.csv", "checkpoint.pt", "model.safetensors"))
+    if begun and not resume: raise FileExistsError(f"{run}: there is a run here already; resume it or choose another name")
+    state = load_checkpoint(run, settings) if resume and (not begun or any(kept)) else None
+    (Path(run)/"stop").unlink(missing_ok=True)
+    return state
 
 # %% ../nbs/07_pretraining.ipynb #1016482e
 def run_callbacks(run:Path|str, # folder of the run
