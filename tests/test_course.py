@@ -16,7 +16,7 @@ def cells(path, kind): return [c for c in json.loads(path.read_text(encoding="ut
 def source(cell): return "".join(cell["source"])
 def prose(path): return "\n\n".join(map(source, cells(path, "markdown"))) if path.suffix == ".ipynb" else path.read_text(encoding="utf-8")
 def exported(cell): return re.match(r"#\| *exporti?\b", source(cell))
-def tests(cell): return not exported(cell) and re.search(r"\b(test_\w+\(|assert |expect_fail\(|check\()", source(cell))
+def checks(cell): return not exported(cell) and re.search(r"\b(test_\w+\(|assert |expect_fail\(|check\()", source(cell))
 def flagged(cell): return re.search(r"^#\| *(slow|cuda|weights)", source(cell), re.M)
 
 
@@ -36,7 +36,7 @@ def test_the_cells_of_a_chapter_are_short(chapter):
 @chapters
 def test_a_chapter_has_as_many_cells_with_tests_as_exported_ones(chapter):
     code = cells(chapter, "code")
-    assert sum(map(bool, map(tests, code))) >= sum(map(bool, map(exported, code)))
+    assert sum(map(bool, map(checks, code))) >= sum(map(bool, map(exported, code)))
 
 
 @chapters
@@ -44,7 +44,7 @@ def test_a_chapter_says_what_it_is_for_and_ends_with_exercises_and_papers(chapte
     text, opening = prose(chapter), source(cells(chapter, "markdown")[0])
     assert re.match(r"# .+\n\n> .+\n\n", opening), "title, then one line under it"
     assert "At the end of this chapter you" in opening and re.search(r"\btakes? (about )?[\w ]+ (minutes|hours?) to read\b", " ".join(opening.split()))
-    ends = [text.index(f"## {part}") for part in ("What we learned", "Exercises", "Further reading")]
+    ends = [text.index(f"## {part}\n") for part in ("What we learned", "Exercises", "Further reading")]
     assert ends == sorted(ends)
     assert 3 <= len(re.findall(r"^\*\*\d\.\*\*", text[ends[1]:ends[2]], re.M)) <= 5
 
@@ -76,7 +76,7 @@ def test_words_are_spelled_as_in_the_dictionary():
     texts = [*CHAPTERS, *(ROOT/name for name in ("nbs/index.ipynb", "nbs/glossary.ipynb", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "MODEL_CARD.md", "data/photos/README.md"))]
     wrong = {}
     for path in texts:
-        plain = re.sub(r"```.*?```|`[^`]*`|\$[^$]*\$|\]\([^)]*\)|<[^>]*>|https?://\S+", " ", prose(path), flags=re.S)
-        words = {w.lower().strip("'").removesuffix("'s") for w in re.findall(r"(?<![\w.])[^\W\d_]['’\w]+(?![\w.]\w)", plain) if not re.search(r"[\d_]", w)}
+        plain = re.sub(r"```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|\]\([^)]*\)|<[^>]*>|https?://\S+", " ", prose(path), flags=re.S)
+        words = {w.lower().strip("'").removesuffix("'s") for w in re.findall(r"(?<![\w.])[^\W\d_]['’\w]+\b(?!\.\w)", plain) if not re.search(r"[\d_]", w)}
         if unknown := spelling.unknown(words) - known: wrong[path.name] = sorted(unknown)
     assert not wrong, wrong
