@@ -34,6 +34,7 @@ from .pretraining import BUSY, begin_run, dls_settings, l1_learner, quiet, run_c
 # %% ../nbs/16_backbone.ipynb #ff20da30
 CLASSES = ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
 
+# %% ../nbs/16_backbone.ipynb #f4050128
 class Teacher(nn.Module):
     "A classifier asked for all it knows: from uint8 (B, 3, H, W) to logits and features, (B, classes + features)"
     def __init__(self,
@@ -47,11 +48,13 @@ class Teacher(nn.Module):
         self.classes = self.last.out_features
         self.last.register_forward_pre_hook(lambda _, given: setattr(self, "seen", given[0]))
 
-    def forward(self, rgb:Tensor)->Tensor:
-        x = (rgb.to(self.last.weight.device).float() - self.mean)/self.std
-        dtype = fast_dtype(x.device)
-        with torch.autocast(x.device.type, dtype, enabled=dtype is not None): logits = self.net(x)
-        return torch.cat([logits, self.seen], 1).float()
+# %% ../nbs/16_backbone.ipynb #ebdd5849
+@patch
+def forward(self:Teacher, rgb:Tensor)->Tensor:
+    x = (rgb.to(self.last.weight.device).float() - self.mean)/self.std
+    dtype = fast_dtype(x.device)
+    with torch.autocast(x.device.type, dtype, enabled=dtype is not None): logits = self.net(x)
+    return torch.cat([logits, self.seen], 1).float()
 
 # %% ../nbs/16_backbone.ipynb #a121d17f
 def lite0_teacher()->Teacher: # for crops of 224 px; raises ImportError with a sentence where its packages are missing
@@ -72,6 +75,12 @@ def _unasked(file, shape):
         for row in new: row[:] = np.nan
         new.flush()
 
+# %% ../nbs/16_backbone.ipynb #68fc5ea4
+def _left(rows, bs):
+    "The numbers of the rows in which something has not been said yet, `bs` at a time"
+    left = np.flatnonzero([np.isnan(row).any() for row in rows])
+    return np.array_split(left, range(bs, len(left), bs)) if len(left) else []
+
 # %% ../nbs/16_backbone.ipynb #fbf055b3
 @torch.no_grad()
 def teacher_answers(crops:PhotoCrops, # what to ask about
@@ -88,8 +97,7 @@ def teacher_answers(crops:PhotoCrops, # what to ask about
         answers = open_memmap(file, "r+")
         if answers.shape != shape: raise ValueError(f"{file}: these are answers of the shape {answers.shape}, and not {shape}")
         rows = answers.reshape(-1, shape[2])
-        left = np.flatnonzero([np.isnan(row).any() for row in rows])
-        chunks = np.array_split(left, range(bs, len(left), bs)) if len(left) else []
+        chunks = _left(rows, bs)
         for some in progress_bar(chunks, leave=False) if progress and chunks else chunks:
             rows[some] = teacher(torch.stack([crops.draw(i % len(crops), i//len(crops)) for i in some.tolist()])).cpu().numpy()
     return np.load(file, mmap_mode="r")
@@ -112,11 +120,13 @@ class TaughtDL(PhotoDL):
         self.answers, self.classes, self.size, self.flip = answers, classes, size, flip
         self.usual = usual or (some.mean(0), some.std(0) + 1e-3)
 
-    def after_batch(self, batch):
-        L = encode_bytes(resize(batch[0], [self.size, self.size], antialias=True), self.scale)[0]
-        logits, features = batch[1].float().tensor_split([self.classes], 1)
-        mean, std = (x.to(L.device) for x in self.usual)
-        return L, logits, (features - mean)/std
+# %% ../nbs/16_backbone.ipynb #f1c7ddfd
+@patch
+def after_batch(self:TaughtDL, batch):
+    L = encode_bytes(resize(batch[0], [self.size, self.size], antialias=True), self.scale)[0]
+    logits, features = batch[1].float().tensor_split([self.classes], 1)
+    mean, std = (x.to(L.device) for x in self.usual)
+    return L, logits, (features - mean)/std
 
 # %% ../nbs/16_backbone.ipynb #268451ac
 @patch
@@ -171,6 +181,7 @@ def divergence(said:Tensor, # (B, n), the student's logits
     q, p = (F.log_softmax(x, 1) for x in (said, taught))
     return (p.exp()*(p - q)).sum(1)
 
+# %% ../nbs/16_backbone.ipynb #2ee41956
 def distil_loss(said:Tensor, # (B, classes + features), the student's answer
                 logits:Tensor, # (B, classes), the teacher's
                 features:Tensor, # (B, features), the teacher's, standardised
@@ -213,6 +224,17 @@ def save_backbone(net:nn.Module, # a ResNet18
     state = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
     with written(Path(file)) as path: path.write_bytes(save(state, {"about": json.dumps(about)}))
 
+# %% ../nbs/16_backbone.ipynb #10ade440
+def _lesson(dls, **told): return dls_settings(dls) | dict(size=dls.train.size, crops=len(dls.train.answers)) | told
+
+def _pupil(dls, settings, net, precise, cbs):
+    "The Learner of a student, whose model is kept with its run"
+    torch.manual_seed(settings["seed"])
+    net = net or grey_resnet18(dls.train.answers.shape[-1])
+    learn = l1_learner(dls, net, partial(distil_loss, weight=settings["weight"]), settings["weight_decay"], precise, cbs)
+    learn.checkpoint.keep = True
+    return learn
+
 # %% ../nbs/16_backbone.ipynb #40b3e516
 @delegates(run_callbacks, but=["settings", "state", "names", "preview_every", "show"])
 def distil(dls:DataLoaders, # from `taught_dls`
@@ -229,15 +251,12 @@ def distil(dls:DataLoaders, # from `taught_dls`
            **kwargs
 )->Learner: # with the student; `model.safetensors` lies in the run's folder; raises as `pretrain` does
     "Let a ResNet18 that is shown L learn what a teacher says of the colours"
-    settings = dls_settings(dls) | dict(size=dls.train.size, crops=len(dls.train.answers), epochs=epochs, lr=lr, weight=weight, weight_decay=weight_decay, seed=seed)
+    settings = _lesson(dls, epochs=epochs, lr=lr, weight=weight, weight_decay=weight_decay, seed=seed)
     with taken(run, what=BUSY):
         state = begin_run(run, settings, resume)
-        torch.manual_seed(seed)
-        net = net or grey_resnet18(dls.train.answers.shape[-1])
-        learn = l1_learner(dls, net, partial(distil_loss, weight=weight), weight_decay, precise, run_callbacks(run, settings, state, preview_every=0, **kwargs))
-        learn.checkpoint.keep = True
+        learn = _pupil(dls, settings, net, precise, run_callbacks(run, settings, state, preview_every=0, **kwargs))
         with quiet(learn, not progress): learn.fit(epochs, lr, cbs=ParamScheduler({"lr": partial(rise_stay_fall, lr=lr)}))
-        save_backbone(net, Path(run)/"model.safetensors", **settings, steps=learn.train_iter)
+        save_backbone(learn.model, Path(run)/"model.safetensors", **settings, steps=learn.train_iter)
         learn.checkpoint.done()
     learn.checkpoint.report()
     return learn
