@@ -17,7 +17,7 @@ from colorize.batches import photo_dls
 from colorize.generators import load_config
 from colorize.losses import FeatureLoss, colourfulness_loss
 from colorize.photos import sample_photos
-from colorize.pretraining import AddedLoss, TrainingDiverged, l1_learner, load_checkpoint, pretrain, read_losses
+from colorize.pretraining import AddedLoss, LossLog, TrainingDiverged, l1_learner, load_checkpoint, pretrain, read_losses, stop_run
 
 RUN = textwrap.dedent("""
     import sys, torch
@@ -67,6 +67,16 @@ def dls(): return photo_dls((sample_photos("train")[:8], sample_photos("valid")[
 
 
 def tiny(): return torch.nn.Conv2d(1, 2, 3, padding=1)
+
+
+def test_a_wish_to_stop_counts_from_the_moment_that_there_is_a_run(dls, tmp_path, monkeypatch):
+    run, begin = tmp_path/"run", LossLog.before_fit
+    run.mkdir()
+    (run/"stop").touch()
+    assert pretrain(dls, run, net=tiny(), epochs=1, preview_every=0, progress=False).checkpoint.finished, "an old wish is of the past"
+    monkeypatch.setattr(LossLog, "before_fit", lambda self: (begin(self), stop_run(tmp_path/"asked")) and None)
+    learn = pretrain(dls, tmp_path/"asked", net=tiny(), epochs=50, preview_every=0, progress=False)
+    assert (learn.checkpoint.finished, read_losses(tmp_path/"asked").step.max()) == (False, 1)
 
 
 def test_a_broken_checkpoint_says_so(dls, tmp_path):
