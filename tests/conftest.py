@@ -9,6 +9,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT/"tools"))
 
 
+def pytest_addoption(parser): parser.addoption("--run-all", action="store_true", help="Restart & Run All of every chapter in Jupyter, too")
+
+
 # Whoever is started by a shell in the background has Ctrl-C switched off, and so have his children; some tests press it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
