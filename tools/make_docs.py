@@ -359,7 +359,7 @@ def stage(folder, address):
         for name in module.nodes: names.setdefault(name, []).append(module.name)
     texts = [name for name in ("MODEL_CARD.md", "CONTRIBUTING.md", "CHANGELOG.md") if (ROOT/name).exists()]
     glossary = source/"glossary.ipynb"
-    staged, files = {"index.ipynb", glossary.name, *(c.name for c in chapters), *(PAGES[t] for t in texts)}, {f"nbs/{c.name}" for c in chapters}
+    staged, files = {"index.ipynb", glossary.name, *(c.name for c in chapters), *(PAGES[t] for t in texts)}, {f"nbs/{c.name}" for c in [*chapters, glossary]}
     plots = False
     for path in [source/"index.ipynb", *chapters, glossary]:
         notebook, plotted = chapter(path, modules, names, staged, files, address)
