@@ -16,7 +16,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	@$(BIN)/python tools/check_export.py
 	@set -e; export PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 TMPDIR="$$(mktemp -d)"; trap 'rm -rf "$$TMPDIR"' EXIT; \
-	echo "Running the notebooks, with their exercises solved …"; rm -rf _proc/solved; python tools/solved.py _proc/solved; nbdev-test _proc/solved --n-workers 2 --timing; \
+	echo "Running the notebooks, with their exercises solved …"; rm -rf _solved; python tools/solved.py _solved; nbdev-test _solved --n-workers 2 --timing; \
 	echo "Running the tests …"; python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests
 
 export: $(STAMP)
@@ -51,4 +51,4 @@ $(STAMP): settings.ini setup.py pyproject.toml
 	@echo "Set up."
 
 clean:
-	rm -rf .venv out runs build dist *.egg-info _docs _proc .pytest_cache
+	rm -rf .venv out runs build dist *.egg-info _docs _proc _solved .pytest_cache
