@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import median
 
 import pytest
+from solved import source
 
 ROOT = Path(__file__).parent.parent
 CHAPTERS = sorted((ROOT/"nbs").glob("[0-9]*.ipynb"))
@@ -13,7 +14,6 @@ chapters = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.st
 
 
 def cells(path, kind): return [c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == kind]
-def source(cell): return "".join(cell["source"])
 def prose(path): return "\n\n".join(map(source, cells(path, "markdown"))) if path.suffix == ".ipynb" else path.read_text(encoding="utf-8")
 def exported(cell): return re.match(r"#\| *exporti?\b", source(cell))
 def checks(cell): return not exported(cell) and re.search(r"\b(test_\w+\(|assert |expect_fail\(|check\()", source(cell))
