@@ -1,7 +1,7 @@
 """Every stage against the usual way of doing the same thing (usual.py), in turns, in one run.
 
     make bench                                     about a quarter of an hour on two cores; a GPU is used where there is one
-    python bench/bench.py --only lab inference     some of the stages        --rounds 5        more rounds
+    python bench/bench.py --only lab inference     some of the stages        --rounds 5 --seconds inf        five rounds of each, however long
 
 Prints a table, and writes results.json and results.png beside this file. A figure is the median over the rounds, after one round to warm up;
 beside it stand the smallest and the largest. The limit is what the machine could do at best: bytes moved over the bandwidth of its memory, or
@@ -57,16 +57,21 @@ class Row:
     photos: int # in a call
     ways: dict # name → function
     limits: dict = None # name → seconds at best
-    kept: bool = False # does the library keep memory here (`keep_memory`)?
+    kept: tuple = () # the ways for which memory is kept (`keep_memory`), as the library does where it makes batches and trains
     long: bool = False # once only, without a warm-up
 
 
+_memory = {"kept": None}
+
 def memory(kept):
-    "Keep large tensors' memory, or give it back as glibc does when nobody has told it anything (its thresholds grow up to these)"
+    "Keep large tensors' memory, or give it back as glibc does when nobody has told it anything (its thresholds grow up to these). Was it otherwise before?"
+    if _memory["kept"] == kept: return False
+    _memory["kept"] = kept
     with contextlib.suppress(AttributeError, OSError, TypeError):
         libc = ctypes.CDLL(None)
         if kept: keep_memory()
         else: libc.mallopt(-3, 2**25), libc.mallopt(-1, 2**26), libc.malloc_trim(0)
+    return True
 
 
 class Took:
@@ -74,17 +79,18 @@ class Took:
     def __init__(self, seconds): self.seconds = seconds
 
 
-def in_turns(ways, rounds, device, warm=True, kept=False):
-    "Seconds of each way, one after the other, `rounds` times after a warm-up"
-    taken = {name: [] for name in ways}
+def in_turns(ways, rounds, device, warm=True, kept=(), seconds=float("inf")):
+    "Seconds of each way, one after the other, `rounds` times after a warm-up; no further round begins after `seconds`"
+    taken, first = {name: [] for name in ways}, time.perf_counter()
     for i in range(0 if warm else 1, rounds + 1):
+        if i > 1 and time.perf_counter() - first > seconds: break
         for name, way in ways.items():
-            memory(kept and name != "usual")
+            if memory(name in kept) and kept: way() # what is needed is then there again
             begun = time.perf_counter()
             given = way()
             wait(device)
-            seconds = given.seconds if isinstance(given, Took) else time.perf_counter() - begun
-            if i: taken[name].append(seconds)
+            took = given.seconds if isinstance(given, Took) else time.perf_counter() - begun
+            if i: taken[name].append(took)
     return taken
 
 
@@ -118,8 +124,10 @@ def lab(bench):
     rgb = torch.stack([torch.from_numpy(p.copy()).permute(2, 0, 1) for p in squares]).to(bench.device)
     there = rgb_to_lab(rgb)
     usual_there = [rgb2lab(p) for p in squares]
-    yield Row("RGB to Lab, 256²", 32, {"usual": lambda: [rgb2lab(p) for p in squares], "ours": lambda: rgb_to_lab(rgb)}, {"ours": rgb.numel()*(1 + 4)/bench.bandwidth})
-    yield Row("Lab to RGB, 256²", 32, {"usual": lambda: [lab2rgb(p) for p in usual_there], "ours": lambda: lab_to_rgb(there)}, {"ours": rgb.numel()*8/bench.bandwidth})
+    for what, way, ours, moved in (("RGB to Lab, 256²", lambda: [rgb2lab(p) for p in squares], lambda: rgb_to_lab(rgb), 1 + 4),
+                                   ("Lab to RGB, 256²", lambda: [lab2rgb(p) for p in usual_there], lambda: lab_to_rgb(there), 8)):
+        names = "ours", "ours, memory kept"
+        yield Row(what, 32, {"usual": way} | dict.fromkeys(names, ours), dict.fromkeys(names, rgb.numel()*moved/bench.bandwidth), kept=names[1:])
 
 
 @stage
@@ -136,7 +144,7 @@ def batches(bench):
         kept = photo_dls((files, files[:1]), size=256, bs=32, cache=bench.folder/"cache", num_workers=workers, progress=False, device=str(bench.device)).train
         ways = {"usual": lambda: [None for _ in loader], "ours": lambda: [None for _ in kept], "ours, first epoch": first}
         limit = 128*256*256*3*(1 + 4)/bench.bandwidth
-        yield Row(f"batches, 256², {workers} workers", 128, ways, {"ours": limit, "ours, first epoch": limit})
+        yield Row(f"batches, 256², {workers} workers", 128, ways, {"ours": limit, "ours, first epoch": limit}, kept=("ours", "ours, first epoch"))
 
 
 def step_clock():
@@ -179,7 +187,7 @@ def _trained(bench, size, adversarial):
     for name, (arch, args) in NETWORKS.items():
         ways[name] = a_step(learner(create_generator(arch, **args)))
         limits[name] = 3*8*bench.work(name, size)/bench.rate
-    yield Row(f"{'adversarial' if adversarial else 'L1'} step, {size}², batch 8", 8, ways, limits, kept=True)
+    yield Row(f"{'adversarial' if adversarial else 'L1'} step, {size}², batch 8", 8, ways, limits, kept=tuple(NETWORKS))
 
 
 @stage
@@ -310,16 +318,17 @@ def draw(rows, file, title):
     plt.close(fig)
 
 
-def keep(out, machine, rounds, rows):
+def keep(out, machine, rows):
     "Write what is known so far"
-    (out/"results.json").write_text(json.dumps(dict(machine=machine, rounds=rounds, rows=[{k: None if v != v else v for k, v in row.items()} for row in rows]), indent=1) + "\n")
+    (out/"results.json").write_text(json.dumps(dict(machine=machine, rows=[{k: None if v != v else v for k, v in row.items()} for row in rows]), indent=1) + "\n")
     draw(rows, out/"results.png", f"{machine['gpu'] or machine['processor']}, {machine['cores']} cores, {machine['date']}")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", choices=STAGES, default=list(STAGES), help="stages")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds after the warm-up")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds after the warm-up, at most")
+    parser.add_argument("--seconds", type=float, default=30, help="no further round of a row begins after this time (one there is always); inf for all of them")
     parser.add_argument("--out", type=Path, default=HERE, help="folder for results.json and results.png")
     args = parser.parse_args()
     device, rows = pick_device(), []
@@ -331,13 +340,13 @@ def main():
         for name in args.only:
             for row in STAGES[name](bench):
                 print(f"{row.what} …", file=sys.stderr)
-                taken = in_turns(row.ways, 1 if row.long else args.rounds, device, not row.long, row.kept)
+                taken = in_turns(row.ways, 1 if row.long else args.rounds, device, not row.long, row.kept, args.seconds)
                 base = statistics.median(taken["usual"]) if "usual" in taken else float("nan")
                 for way, seconds in taken.items():
                     median, limit, peak = statistics.median(seconds), (row.limits or {}).get(way), bench.peaks.get((row.what, way))
-                    rows.append({"stage": row.what, "way": way, "seconds": median, "least": min(seconds), "most": max(seconds), "a second": row.photos/median, "times the usual": base/median,
+                    rows.append({"stage": row.what, "way": way, "seconds": median, "least": min(seconds), "most": max(seconds), "rounds": len(seconds), "a second": row.photos/median, "times the usual": base/median,
                                  "of the limit": limit/median if limit else float("nan"), "MB": statistics.median(peak)/1e6 if peak else float("nan")})
-                keep(args.out, machine, args.rounds, rows)
+                keep(args.out, machine, rows)
     print(report(rows))
     print(json.dumps(machine, indent=1))
 

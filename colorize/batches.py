@@ -24,7 +24,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import resize
 
-from .basics import NotWritten, pick_device, taken, writing, written
+from .basics import NotWritten, keep_memory, pick_device, taken, writing, written
 from .lab import LabScale, join_lab, lab_to_rgb, rgb_to_lab, show_images, split_lab
 from .photos import PhotoError, find_photos, open_photo, sample_photos, split_photos
 
@@ -197,6 +197,12 @@ def seeded(*key:int, # any whole numbers
     try: yield
     finally: torch.set_rng_state(before)
 
+# %% ../nbs/03_batches.ipynb #427ebbd4
+class _Crop(v2.RandomResizedCrop):
+    def transform(self, photo, where):
+        crop = v2.functional.crop(photo, **where).movedim(-3, -1).contiguous().movedim(-1, -3)
+        return v2.functional.resize(crop, self.size, self.interpolation, antialias=self.antialias)
+
 # %% ../nbs/03_batches.ipynb #e02e3afe
 def train_crops(size:int=224, # px, height and width of the crop
                 scale:tuple=(0.5, 1.), # smallest and largest share of the photograph's area
@@ -205,7 +211,7 @@ def train_crops(size:int=224, # px, height and width of the crop
                 jitter:float=0., # 0..1, how much brightness and contrast may change
 )->v2.Compose: # from uint8 (3, H, W) to uint8 (3, size, size)
     "Random crops for training"
-    steps = [v2.RandomResizedCrop(size, scale=scale, antialias=True)]
+    steps = [_Crop(size, scale=scale, antialias=True)]
     if flip: steps.append(v2.RandomHorizontalFlip())
     if rotation: steps += [v2.Pad(size//4, padding_mode="reflect"), v2.CenterCrop(size*3//2),
                            v2.RandomRotation(rotation, v2.InterpolationMode.BILINEAR), v2.CenterCrop(size)]
@@ -340,6 +346,7 @@ def photo_dls(source=None, # a folder, a pair (training files, validation files)
     stores = [PhotoStore(files, size*8//7, cache, progress) for files in source]
     crops = [PhotoCrops(store, t, seed) for store, t in zip(stores, (tfm or train_crops(size), valid_crops(size)))]
     kwargs = dict(scale=scale, mood=mood, device=pick_device(device), num_workers=num_workers)
+    if kwargs["device"].type == "cpu": keep_memory()
     train = PhotoDL(crops[0], bs=min(bs, len(crops[0])), shuffle=True, drop_last=True, **kwargs)
     return DataLoaders(train, PhotoDL(crops[1], bs=bs, **kwargs), device=kwargs["device"])
 

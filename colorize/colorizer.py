@@ -7,6 +7,7 @@ __all__ = ['PRETRAINED', 'MADE_BY', 'KINDS', 'working_size', 'enlarge', 'join_ph
 
 # %% ../nbs/10_colorizer.ipynb #46373cf7
 import copy, os, re, struct, threading, zlib
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,9 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 from torch import Tensor, nn
 
-from .basics import fast_dtype, pick_device, written
+from .basics import fast_dtype, pick_device, sharing_cores, written
 from .generators import create_generator, load_generator, save_generator
-from .lab import LabScale, join_lab, lab_to_rgb, rgb_to_lab, split_lab, to_gamut
+from .lab import LabScale, join_lab, lab_to_rgb, lightness, rgb_to_lab, split_lab, to_gamut
 from .mood import Mood
 from .photos import Photo, PhotoError, exif_text, find_photos, inverted, load_exif, open_photo, stretched_contrast
 
@@ -54,6 +55,12 @@ def _tiles(width, height, strip):
     rows, columns = max(1, strip//width), min(width, max(1, strip))
     return [(x, y, min(x + columns, width), min(y + rows, height)) for y in range(0, height, rows) for x in range(0, width, columns)]
 
+# %% ../nbs/10_colorizer.ipynb #c21835f5
+def _each(f, items):
+    "`f` of each, in its order; in threads with a core each where there are several items and several cores"
+    n = min(torch.get_num_threads(), len(items))
+    with sharing_cores(n) if n > 1 else nullcontext() as pool: yield from (pool.map if pool else map)(f, items)
+
 # %% ../nbs/10_colorizer.ipynb #13943cc8
 def join_photo(photo, # PIL picture of mode RGB, or uint16 array (H, W, 3), full size
                ab:Tensor, # float (2, h, w), CIELAB units, any size
@@ -66,13 +73,15 @@ def join_photo(photo, # PIL picture of mode RGB, or uint16 array (H, W, 3), full
     width, height = photo.shape[1::-1] if deep else photo.size
     planes = [Image.fromarray(plane) for plane in ab.float().cpu().numpy()]
     out = photo if deep and overwrite else np.empty((height, width, 3), np.uint16) if deep else Image.new("RGB", photo.size)
-    for left, top, right, bottom in _tiles(width, height, strip):
-        pixels = photo[top:bottom, left:right].astype(np.float32)/65535 if deep else np.array(photo.crop((left, top, right, bottom)))
-        L, _ = split_lab(rgb_to_lab(torch.from_numpy(pixels).permute(2, 0, 1)))
-        lab = join_lab(L, enlarge(planes, width, height, top, bottom - top, left, right - left))
+    def joined(tile):
+        left, top, right, bottom = tile
+        pixels = photo[top:bottom, left:right].astype(np.float32)/65535 if deep else np.array(photo.crop(tile))
+        lab = join_lab(lightness(torch.from_numpy(pixels).permute(2, 0, 1)), enlarge(planes, width, height, top, bottom - top, left, right - left))
         rgb = lab_to_rgb(to_gamut(mood(lab) if mood else lab)).permute(1, 2, 0).numpy()
         if deep: out[top:bottom, left:right] = (65535*rgb).round()
-        else: out.paste(Image.fromarray((255*rgb).round().astype(np.uint8)), (left, top))
+        else: return Image.fromarray((255*rgb).round().astype(np.uint8)), (left, top)
+    for part in _each(joined, _tiles(width, height, strip)):
+        if part: out.paste(*part)
     return out
 
 # %% ../nbs/10_colorizer.ipynb #62509b04

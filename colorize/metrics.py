@@ -12,7 +12,6 @@ __all__ = ['CLASSES', 'CLASS_WIDTH', 'MEASURES', 'TRUTHS', 'LPIPS', 'as_square',
 # %% ../nbs/09_metrics.ipynb #8ce9a5c3
 import math, warnings
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
@@ -32,7 +31,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 from torchvision.transforms.v2.functional import to_pil_image
 from . import __version__
-from .basics import written
+from .basics import sharing_cores, written
 from .batches import seeded
 from .lab import LabScale, _by_pieces, join_lab, lab_to_rgb, rgb_to_lab, show_images, to_gamut
 from .photos import PhotoError, find_photos, is_grey, open_photo, sample_photos, small_lab
@@ -435,15 +434,6 @@ def painter(model, # a Colorizer, a generator (nn.Module), an `Oracle`, or a fun
     if net is None: return lambda true: model(true.L)
     return lambda true: scale.decode_ab(net(scale.encode_L(true.L)).float())
 
-# %% ../nbs/09_metrics.ipynb #c51ac926
-@contextmanager
-def _workers():
-    "A pool of threads that compute on one core each"
-    n = torch.get_num_threads()
-    with ThreadPoolExecutor(n, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        try: yield pool
-        finally: torch.set_num_threads(n)
-
 # %% ../nbs/09_metrics.ipynb #2b599dd4
 def _opened(file, size, crop):
     "A square; None for a grey photograph; the error for one that can't be opened"
@@ -583,7 +573,7 @@ def evaluate(photos, # a folder, or a list of files
     reference, measures = _reference(reference, files, where), MEASURES | ({"lpips": LPIPS} if with_lpips else {})
     painters, device = _candidates(colorizer, against, names, scale, reference), _device_of([colorizer, against])
     done, grey, broken, found = [], [], {}, defaultdict(list)
-    with _judged([colorizer, against]), _workers() as pool:
+    with _judged([colorizer, against]), sharing_cores() as pool:
         for chunk, squares in _batches(files, size, crop, bs, grey, broken, progress, pool):
             for who, parts in _measure_batch(chunk, squares, painters, measures, reference.prior, features, device, pool).items(): found[who] += parts
             done += chunk

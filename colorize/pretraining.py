@@ -29,7 +29,7 @@ from PIL import Image
 from torch import nn
 from torchvision.utils import make_grid
 
-from .basics import NotWritten, Taken, fast_dtype, keep_memory, sweep, taken, writing, written
+from .basics import NotWritten, Taken, fast_dtype, sweep, taken, writing, written
 from .batches import to_rgb
 from .generators import body_of, create_generator, save_generator
 from .lab import show_images
@@ -115,7 +115,6 @@ def l1_learner(dls:DataLoaders, # from `photo_dls`
     "A learner for a generator alone"
     opt = partial(OptimWrapper, opt=torch.optim.AdamW, betas=betas, fused=dls.device.type in ("cpu", "cuda"))
     dtype = None if precise else fast_dtype(dls.device)
-    if dls.device.type == "cpu": keep_memory()
     cbs = [ChannelsLast(), *([Autocast(dtype)] if dtype else []), *(cbs or [])]
     return ResumableLearner(dls, net, loss if callable(loss) else pixel_loss(loss), opt_func=opt, wd=weight_decay, path=tempfile.gettempdir(), cbs=cbs)
 
