@@ -1,6 +1,6 @@
 """Every stage against the usual way of doing the same thing (usual.py), in turns, in one run.
 
-    make bench                                     about a quarter of an hour on two cores; a GPU is used where there is one
+    make bench                                     about 20 minutes on two cores; a GPU is used where there is one
     python bench/bench.py --only lab inference     some of the stages        --rounds 5 --seconds inf        five rounds of each, however long
 
 Prints a table, and writes results.json and results.png beside this file. A figure is the median over the rounds, after one round to warm up;
@@ -312,7 +312,7 @@ def draw(rows, file, title):
     fig, ax = plt.subplots(figsize=(9, .32*len(rows) + 1.2), layout="constrained")
     names = [r["stage"] + ("" if r["way"] == "ours" else f" ({r['way'].removeprefix('ours, ')})") for r in rows]
     ax.barh(names[::-1], [r["times the usual"] for r in rows][::-1], color=["#0072b2" if r["way"] == "ours" else "#56b4e9" for r in rows][::-1])
-    ax.axvline(1, c="k", lw=1)
+    ax.axvline(1, c="k", lw=1); ax.margins(y=.01)
     ax.set(xlabel="times as fast as the usual way (medians)", title=title)
     fig.savefig(file, dpi=110)
     plt.close(fig)
