@@ -58,7 +58,7 @@ def _tiles(width, height, strip):
 # %% ../nbs/10_colorizer.ipynb #c21835f5
 def _each(f, items):
     "`f` of each, in its order; in threads with a core each where there are several items and several cores"
-    n = min(torch.get_num_threads(), len(items))
+    n = min(torch.get_num_threads(), len(items), 8)
     with sharing_cores(n) if n > 1 else nullcontext() as pool: yield from (pool.map if pool else map)(f, items)
 
 # %% ../nbs/10_colorizer.ipynb #13943cc8
