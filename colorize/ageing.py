@@ -7,12 +7,14 @@ __all__ = ['FILMS', 'film_lightness', 'Ageing']
 
 # %% ../nbs/library/ageing.ipynb #b9f54950
 from dataclasses import asdict, dataclass
+from io import BytesIO
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
+from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2.functional import jpeg
 
 from .lab import _cube_root, _linear
 
@@ -94,8 +96,8 @@ def _compressed(L, share):
     "Some of the photographs as a JPEG would give them back"
     L = L.clone()
     for i in torch.nonzero(torch.rand(len(L)) < share)[:, 0].tolist():
-        grey = (2.55*L[i]).round().clamp(0, 255).byte().cpu()
-        L[i] = jpeg(grey, torch.randint(25, 81, ()).item()).to(L.device)/2.55
+        Image.fromarray((2.55*L[i, 0]).round().clamp(0, 255).byte().cpu().numpy()).save(file := BytesIO(), "JPEG", quality=torch.randint(25, 81, ()).item())
+        L[i, 0] = torch.from_numpy(np.array(Image.open(file))).to(L.device)/2.55
     return L
 
 def _dusty(L, share):

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from .basics import fast_dtype, pick_device, sharing_cores, written
 from .generators import create_generator, load_generator, save_generator
+from .hints import hint_planes
 from .lab import LabScale, join_lab, lab_to_rgb, lightness, rgb_to_lab, split_lab, to_gamut
 from .mood import Mood
 from .photos import Photo, PhotoError, exif_text, find_photos, inverted, load_exif, open_photo, stretched_contrast
@@ -133,10 +134,11 @@ def _network(self:Colorizer):
 
 # %% ../nbs/10_colorizer.ipynb #8433ec17
 @patch
-def _ask(self:Colorizer, L):
-    "What the network says to `L`, one photograph at a time"
+def _ask(self:Colorizer, L, hints=None):
+    "What the network says to `L`, one photograph at a time, and to hints if there are any (those are heard by torch alone)"
     with self._turn.lock:
-        net, dtype = self._network()
+        net, dtype = self._network() if hints is None or self.engine == "torch" else (self.net, torch.float32)
+        if hints is not None: L = torch.cat([L, hints.to(L)], 1)
         ab = net(L.to(dtype)).float()
         if self.mirrored: ab = (ab + net(L.flip(3).to(dtype)).float().flip(3))/2
     if not ab.isfinite().all(): raise ValueError("the network gives no colours for this photograph: its answer is not made of numbers; is the model damaged?")
@@ -148,12 +150,15 @@ def _ask(self:Colorizer, L):
 def predict_ab(self:Colorizer,
                photo:Image.Image, # RGB, any size
                size:int=None, # working size; the model's own unless told
-)->Tensor: # float32 (2, h, w), CIELAB units, at the working size; raises ValueError where the network's answer is not finite
+               hints:list=None, # of `Hint`: colours that somebody knows
+)->Tensor: # float32 (2, h, w), CIELAB units, at the working size; raises ValueError where the network's answer is not finite, or where it takes no hints
     "The colours that the network sees in `photo`"
+    if hints and not getattr(self.net, "hints", False): raise ValueError("this model takes no hints; it was trained without them")
     small = photo.resize(working_size(*photo.size, size or self.size), Image.Resampling.BICUBIC, reducing_gap=3.)
     lab = rgb_to_lab(torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].to(self.device))
     L, _ = self.scale.encode(lab)
-    return split_lab(self.scale.decode(L, self._ask(L)))[1][0].cpu()
+    planes = hint_planes(hints, photo.size, small.size, self.scale)[None] if hints else None
+    return split_lab(self.scale.decode(L, self._ask(L, planes)))[1][0].cpu()
 
 # %% ../nbs/10_colorizer.ipynb #8ff0c56c
 def _join_deep(photo, ab, mood, overwrite):
