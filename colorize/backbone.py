@@ -28,7 +28,7 @@ from torchvision.transforms.v2.functional import resize
 
 from .basics import fast_dtype, pick_device, taken, written
 from .batches import PhotoCrops, PhotoDL, PhotoStore, cache_folder, encode_bytes, seeded, train_crops, valid_crops
-from .photos import sample_photos
+from .pictures.folders import sample_photos
 from .pretraining import BUSY, begin_run, dls_settings, l1_learner, quiet, run_callbacks
 
 # %% ../nbs/16_backbone.ipynb #ff20da30

@@ -205,7 +205,7 @@ def list_photos(
     photos:list, # files and folders
 )->tuple: # ([(photograph, folder that was searched, or None)], {path: why not}, [what is left out as the work of an earlier call])
     "All photographs that `photos` stands for"
-    from colorize.photos import walk_photos
+    from colorize.pictures.folders import walk_photos
     listed, not_done, made, entered = [], {}, [], set()
     def fault(error): not_done[Path(error.filename)] = f"{error.filename}: this folder cannot be looked into ({error.strerror})"
     for folder in (Path(p) for p in photos if Path(p).is_dir() and os.path.realpath(p) not in entered):
@@ -333,7 +333,8 @@ def colorize_one(colorizer, # a `Colorizer`
 )->list: # notes: sentences for the user; raises PhotoError, OSError
     "Colorize the file `photo` into the file `target`"
     from colorize.colorizer import save_picture, side_by_side
-    from colorize.photos import read_photo, to_8_bits
+    from colorize.pictures.deep import to_8_bits
+    from colorize.pictures.read import read_photo
     read = read_photo(photo, deep=deep and target.suffix.lower() in (".png", ".tif", ".tiff"))
     picture = colorizer.colorize_photo(read, size, deep=read.deep is not None, auto_contrast=auto_contrast, negative=negative, overwrite=True, **mood)
     save_picture(picture, target, info=read.info if metadata else None, mark=mark)
@@ -372,7 +373,8 @@ class Gate:
 # %% ../nbs/15_cli.ipynb #3991cae5
 def pixels_of(file:Path)->int: # at least 1
     "How many pixels a photograph has, from its first bytes; where these don't say, a guess"
-    from colorize.photos import PhotoError, photo_size
+    from colorize.pictures.formats import PhotoError
+    from colorize.pictures.read import photo_size
     try: return max(1, math.prod(photo_size(file)))
     except PhotoError:
         try: return max(1, 10*os.stat(file).st_size)
@@ -572,7 +574,8 @@ def training_photos(
     "Find, split and load photographs to train on"
     from colorize.batches import photo_dls
     from colorize.mood import Mood
-    from colorize.photos import drop_grey, find_photos, split_photos
+    from colorize.photos import drop_grey, split_photos
+    from colorize.pictures.folders import find_photos
     mood, share = Mood(hue, warmth, saturation, vibrance), valid_share(split)
     files, grey = (find_photos(images), []) if keep_grey else drop_grey(find_photos(images))
     if grey: print(f"{len(grey)} of {len(files) + len(grey)} photographs are grey or tinted and are left out")

@@ -22,7 +22,11 @@ from .basics import fast_dtype, pick_device, sharing_cores, written
 from .generators import create_generator, load_generator, save_generator
 from .lab import LabScale, join_lab, lab_to_rgb, lightness, rgb_to_lab, split_lab, to_gamut
 from .mood import Mood
-from .photos import Photo, PhotoError, exif_text, find_photos, inverted, load_exif, open_photo, stretched_contrast
+from .pictures.adjust import inverted, stretched_contrast
+from .pictures.exif import exif_text, load_exif
+from .pictures.folders import find_photos
+from .pictures.formats import PhotoError
+from .pictures.read import Photo, open_photo
 
 # %% ../nbs/10_colorizer.ipynb #99d00551
 def working_size(width:int, # px of the photograph

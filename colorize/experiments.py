@@ -34,7 +34,8 @@ from .generators import ACTIVATIONS, GENERATORS, ChromaRegressor, count_paramete
 from .lab import SCALES
 from .losses import GAN_LOSSES, LOSSES, alpha_weights
 from .metrics import ssim
-from .photos import find_photos, sample_photos, split_photos
+from .photos import split_photos
+from .pictures.folders import find_photos, sample_photos
 from .pretraining import DECAYS, begin_run, dls_settings, l1_learner, pretrain, quiet, read_losses, run_callbacks
 
 # %% ../nbs/12_experiments.ipynb #55aae9cf

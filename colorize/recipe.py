@@ -17,7 +17,8 @@ from torch import nn
 from .adversarial import run_finished, train_gan
 from .batches import photo_dls
 from .generators import GENERATORS, create_generator, load_generator, save_generator
-from .photos import find_photos, split_photos
+from .photos import split_photos
+from .pictures.folders import find_photos
 from .pretraining import Interrupted, pretrain
 
 # %% ../nbs/17_recipe.ipynb #a532bbc8

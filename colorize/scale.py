@@ -29,7 +29,7 @@ from .batches import PhotoDL
 from .cli import Halt, Job, Manifest, _names, carry_out, colorize_one, escaped, fingerprint, plan, stamp, target_for, unescaped
 from .colorizer import Colorizer
 from .mood import Mood
-from .photos import PHOTO_SUFFIXES
+from .pictures.formats import PHOTO_SUFFIXES
 
 # %% ../nbs/14_scale.ipynb #555ae16f
 class Share(PhotoDL):

@@ -27,7 +27,9 @@ from .generators import load_config
 from .lab import LabScale, chroma, in_gamut, join_lab, lab_to_rgb, rgb_to_lab, split_lab, to_gamut
 from .losses import FeatureLoss, ab_plane, colourfulness_loss, draw_loss_plane, expected_loss, ideal_judge
 from .mood import MOOD_RANGES, Mood
-from .photos import PhotoError, open_photo, photo_size, read_photo, sample_photos
+from .pictures.folders import sample_photos
+from .pictures.formats import PhotoError
+from .pictures.read import open_photo, photo_size, read_photo
 from .pretraining import read_losses, stop_run
 
 # %% ../nbs/13_widgets.ipynb #9a695928

@@ -15,12 +15,13 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, l1_loss
 
 import colorize.adversarial as adversarial
-from colorize.adversarial import (Adversary, GANWarning, MixedGradients, Pairs, Watch, averaged, choose, colour_errors, decay_callbacks, gan_learner,
+from colorize.adversarial import (Adversary, GANWarning, MixedGradients, Pairs, Watch, averaged, choose, colour_errors, gan_learner,
                                   pretrain_discriminator, save_fakes, train_colorizer, train_gan)
+from colorize.pretraining import decay_callbacks
 from colorize.batches import photo_dls
 from colorize.discriminators import PatchDiscriminator
 from colorize.generators import load_config
-from colorize.photos import sample_photos
+from colorize.pictures.folders import sample_photos
 from colorize.pretraining import l1_learner, quiet, read_losses
 
 
@@ -188,7 +189,7 @@ RUN = textwrap.dedent("""
     from torch import nn
     from colorize.adversarial import train_gan
     from colorize.batches import photo_dls
-    from colorize.photos import sample_photos
+    from colorize.pictures.folders import sample_photos
     run, resume = sys.argv[1], sys.argv[2] == "resume"
     torch.set_num_threads(1)
     torch.manual_seed(1)

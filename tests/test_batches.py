@@ -14,7 +14,8 @@ from PIL import Image
 from colorize.batches import PhotoCrops, PhotoDL, PhotoStore, augment_folder, photo_dls, train_crops, valid_crops
 from colorize.basics import written
 from colorize.lab import SCALES
-from colorize.photos import PhotoError, find_photos
+from colorize.pictures.folders import find_photos
+from colorize.pictures.formats import PhotoError
 
 
 @pytest.fixture

@@ -30,7 +30,8 @@ from colorize.adversarial import save_fakes
 from colorize.basics import NotWritten, Taken, taken, written
 from colorize.batches import PhotoStore, augment_folder, photo_dls
 from colorize.generators import MAX_WEIGHTS, create_generator, load_config, load_generator, resnet_body, resnet_unet, save_generator
-from colorize.photos import PhotoError, sample_photos
+from colorize.pictures.folders import sample_photos
+from colorize.pictures.formats import PhotoError
 from colorize.pretraining import heeding, load_checkpoint, pretrain, read_losses
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs fork and signals")
@@ -505,7 +506,7 @@ import sys, time
 from colorize.adversarial import train_colorizer, train_gan
 from colorize.basics import Taken, NotWritten
 from colorize.batches import photo_dls
-from colorize.photos import sample_photos
+from colorize.pictures.folders import sample_photos
 from colorize.pretraining import Checkpoint, Interrupted, pretrain
 from pathlib import Path
 run, files = {run!r}, sample_photos("train")

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from colorize.cli import (COLUMNS, MANIFEST, CliError, Gate, Manifest, colorize, escaped, list_photos, one_line, plan, read_manifest,
-                          target_for, unescaped)
+from colorize.basics import one_line
+from colorize.cli import COLUMNS, CliError, Gate, MANIFEST, Manifest, colorize, escaped, list_photos, plan, read_manifest, target_for, unescaped
 
 PROGRAM = str(Path(sys.executable).with_name("colorize"))
 
@@ -396,7 +396,7 @@ def test_what_formats_can_hold_and_what_the_command_writes_are_the_same():
 
 
 def test_the_options_reach_the_file(tiny, tmp_path):
-    from colorize.photos import read_photo
+    from colorize.pictures.read import read_photo
     box = tmp_path/"box"
     box.mkdir()
     Image.fromarray(np.linspace(20000, 30000, 40*30).reshape(30, 40).astype(np.uint16)).save(box/"deep.png")

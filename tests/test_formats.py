@@ -13,8 +13,11 @@ from PIL import Image
 
 from colorize import photos as photos_module
 from colorize.colorizer import KINDS, MADE_BY, Colorizer, join_photo, save_picture
-from colorize.photos import (ADOBE_RGB, MAX_PIXELS, Photo, PhotoError, check_photos, icc_profile, inverted, open_photo, read_photo,
-                             sample_photos, stretched_contrast)
+from colorize.pictures.adjust import inverted, stretched_contrast
+from colorize.pictures.folders import check_photos, sample_photos
+from colorize.pictures.formats import MAX_PIXELS, PhotoError
+from colorize.pictures.profiles import ADOBE_RGB, icc_profile
+from colorize.pictures.read import Photo, open_photo, read_photo
 
 sys.path.insert(0, str(Path(__file__).parent))
 import hostile
@@ -314,7 +317,7 @@ def large(tmp_path, width, height, kind, deep):
     code = f"""
         import resource, torch
         from colorize.colorizer import Colorizer, save_picture
-        from colorize.photos import read_photo
+        from colorize.pictures.read import read_photo
         photo = read_photo({str(file)!r}, deep={deep})
         colorizer = Colorizer(size=64)
         save_picture(colorizer.colorize_photo(photo, deep={deep}, overwrite=True), {str(out)!r}, photo.info)

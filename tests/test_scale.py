@@ -22,7 +22,8 @@ from colorize.adversarial import train_colorizer
 from colorize.batches import photo_dls
 from colorize.cli import Manifest, colorize, colorize_batch, read_manifest
 from colorize.colorizer import Colorizer
-from colorize.photos import PhotoError, sample_photos
+from colorize.pictures.folders import sample_photos
+from colorize.pictures.formats import PhotoError
 from colorize.scale import ArchiveWorker, SharedNorm, archive_tasks, colorize_archive, note_name, ray_cluster, share, share_norms, simulate, together
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs signals")
@@ -39,7 +40,7 @@ from torch import nn
 from colorize.adversarial import Adversary, train_gan
 from colorize.batches import photo_dls
 from colorize.discriminators import create_discriminator
-from colorize.photos import sample_photos
+from colorize.pictures.folders import sample_photos
 from colorize.pretraining import pretrain
 from colorize.scale import together
 

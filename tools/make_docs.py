@@ -281,7 +281,7 @@ def dividers(folder, number=4, width=720):
     "Photographs of the gallery, grey and as the model in the box colours them, and the piece of a page that lays one over the other"
     from colorize.box import gallery_photos
     from colorize.colorizer import Colorizer
-    from colorize.photos import open_photo
+    from colorize.pictures.read import open_photo
     colorizer, pieces = Colorizer.from_pretrained(), []
     with open(ROOT/"data"/"photos"/"LICENSES.csv", encoding="utf-8") as f: credits = {row["file"]: row for row in csv.DictReader(f)}
     folder.mkdir(parents=True, exist_ok=True)
