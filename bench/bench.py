@@ -220,7 +220,7 @@ def inference(bench):
 
 @stage
 def twelve_megapixels(bench):
-    from colorize.cli import colorize_one
+    from colorize.jobs.folder import colorize_one
     photo, out, net = bench.large(), bench.folder/"out.jpg", bench.usual_net()
     ways = {name: lambda colorizer=colorizer: colorize_one(colorizer, photo, out) for name, colorizer in bench.colorizers.items()}
     yield Row("12 megapixels, file to file, warm", 1, {"usual": lambda: usual.colorize(net, photo, out)} | ways)

@@ -22,7 +22,8 @@ from fastcore.basics import patch
 from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
-from .colorizer import PRETRAINED, Colorizer, enlarge, join_photo, save_picture, working_size
+from .colorizer import Colorizer, PRETRAINED, enlarge, join_photo, working_size
+from .pictures.write import save_picture
 from .generators import load_config
 from .lab import LabScale, chroma, in_gamut, join_lab, lab_to_rgb, rgb_to_lab, split_lab, to_gamut
 from .losses import FeatureLoss, ab_plane, colourfulness_loss, draw_loss_plane, expected_loss, ideal_judge

@@ -264,7 +264,7 @@ def test_sources_that_are_none():
         with pytest.raises(PhotoError): open_photo(source)
 
 def test_too_many_pixels(monkeypatch, photo):
-    monkeypatch.setattr("colorize.photos.MAX_PIXELS", 1000)
+    monkeypatch.setattr("colorize.pictures.formats.MAX_PIXELS", 1000)
     with pytest.raises(PhotoError, match="more than 1,000"): open_photo(as_file(photo, "png"))
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")

@@ -37,4 +37,7 @@ if __name__ == "__main__":
     if len(sys.argv) != 2: sys.exit(__doc__.strip())
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    for path in sorted(NBS.glob("*.ipynb")): (folder/path.name).write_text(json.dumps(solved(json.loads(path.read_text(encoding="utf-8")))), encoding="utf-8")
+    for path in sorted(path for part in (".", "library", "guide") for path in (NBS/part).glob("*.ipynb")):
+        place = folder/path.relative_to(NBS)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(json.dumps(solved(json.loads(path.read_text(encoding="utf-8")))), encoding="utf-8")
