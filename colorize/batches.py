@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['NOTE_EVERY', 'shrink', 'cache_folder', 'PhotoStore', 'seeded', 'train_crops', 'valid_crops', 'PhotoCrops',
-           'encode_bytes', 'PhotoDL', 'to_rgb', 'show_columns', 'photo_dls', 'augment_folder']
+           'encode_bytes', 'PhotoDL', 'source_of', 'to_rgb', 'show_columns', 'photo_dls', 'augment_folder']
 
 # %% ../nbs/03_batches.ipynb #ea21f176
 import hashlib, json, os, random, re, time, uuid
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from io import BytesIO
@@ -262,17 +263,37 @@ class PhotoDL(DataLoader):
                  dataset:PhotoCrops, # what to draw from
                  scale:LabScale=LabScale(), # the network's scale
                  mood=None, # see `encode_bytes`
+                 ageing=None, # from RGB in bytes to the lightness that the network is shown, such as an `Ageing`; its own `L` by default
+                 hints=None, # from ab to hints, such as a `HintSimulation`: the network is shown them after L
+                 balance:float=0., # 0: every photograph once an epoch; 1: all sources alike, however many photographs they have
                  **kwargs, # of fastai's DataLoader: bs, shuffle, drop_last, num_workers, device…
     ):
         super().__init__(dataset, **kwargs)
         self.scale, self.mood, self.epoch, self.first = scale, mood, 0, 0
+        self.ageing, self.hints, self.balance = ageing, hints, balance
 
-    def new(self, dataset=None, cls=None, **kwargs): return super().new(dataset, cls, scale=self.scale, mood=self.mood, **kwargs)
+    def new(self, dataset=None, cls=None, **kwargs):
+        own = dict(scale=self.scale, mood=self.mood, ageing=self.ageing, hints=self.hints, balance=self.balance)
+        return super().new(dataset, cls, **(own | kwargs))
+
+# %% ../nbs/03_batches.ipynb #c0905088
+def source_of(file:Path, # of a photograph
+)->str: # the folder, and the name up to its number
+    "Where a photograph comes from, as far as its name says"
+    return f"{file.parent.name}/{re.split(r'[-_]?[0-9]', file.stem)[0]}"
+
+def _balanced(files, balance, seed):
+    "As many numbers as files: those of a source with n photographs are drawn with a weight of n to the power of -`balance`; each about as often as its weight says"
+    sources = [source_of(f) for f in files]
+    count = Counter(sources)
+    ends = np.cumsum([count[s]**-balance for s in sources])
+    return np.searchsorted(ends/ends[-1]*len(files), np.arange(len(files)) + random.Random(seed).random()).clip(max=len(files) - 1).tolist()
 
 # %% ../nbs/03_batches.ipynb #9203099d
 @patch
 def get_idxs(self:PhotoDL):
-    order = list(range(self.n))
+    order = _balanced(self.dataset.store.files, self.balance, hash((self.dataset.seed, self.epoch, 2))) if self.balance else list(range(self.n))
+    self.batch = self.first
     if self.shuffle: random.Random(hash((self.dataset.seed, self.epoch))).shuffle(order)
     return order[self.first*self.bs:]
 
@@ -281,7 +302,13 @@ def get_idxs(self:PhotoDL):
 def create_item(self:PhotoDL, i): return (self.dataset.draw(i, self.epoch),)
 
 @patch
-def after_batch(self:PhotoDL, batch): return encode_bytes(batch[0], self.scale, self.mood)
+def after_batch(self:PhotoDL, batch):
+    L, ab = encode_bytes(batch[0], self.scale, self.mood)
+    if not (self.ageing or self.hints): return L, ab
+    self.batch += 1
+    with seeded(self.dataset.seed, self.epoch, self.batch, 3):
+        if self.ageing: L = self.scale.encode_L(self.ageing(batch[0]))
+        return torch.cat([L, self.hints(ab, self.scale.encode_ab(0.))], 1) if self.hints else L, ab
 
 # %% ../nbs/03_batches.ipynb #dcfeafd8
 @patch
@@ -342,6 +369,9 @@ def photo_dls(source=None, # a folder, a pair (training files, validation files)
               cache:Path|str=None, # see `PhotoStore`
               progress:bool=True, # show a bar while decoding
               mood=None, # from Lab to Lab, such as a `Mood`: what is to become of the colours of all photographs, those for validation too
+              ageing=None, # for training: what the network is shown in place of `L`, such as an `Ageing`
+              hints=None, # for training: hints after `L`, such as a `HintSimulation`; for validation there are none
+              balance:float=0., # for training: 0..1, how far small sources count for as much as large ones, see `PhotoDL`
 )->DataLoaders: # fastai DataLoaders; raises PhotoError if a folder holds no photographs
     "Training and validation batches of L and ab"
     if source is None: source = sample_photos("train"), sample_photos("valid")
@@ -350,7 +380,7 @@ def photo_dls(source=None, # a folder, a pair (training files, validation files)
     crops = [PhotoCrops(store, t, seed) for store, t in zip(stores, (tfm or train_crops(size), valid_crops(size)))]
     kwargs = dict(scale=scale, mood=mood, device=pick_device(device), num_workers=num_workers)
     if kwargs["device"].type == "cpu": keep_memory()
-    train = PhotoDL(crops[0], bs=min(bs, len(crops[0])), shuffle=True, drop_last=True, **kwargs)
+    train = PhotoDL(crops[0], bs=min(bs, len(crops[0])), shuffle=True, drop_last=True, ageing=ageing, hints=hints, balance=balance, **kwargs)
     return DataLoaders(train, PhotoDL(crops[1], bs=bs, **kwargs), device=kwargs["device"])
 
 # %% ../nbs/03_batches.ipynb #1f901d63

