@@ -29,7 +29,9 @@ from torchvision.transforms.v2.functional import resize
 from .basics import fast_dtype, pick_device, taken, written
 from .batches import PhotoCrops, PhotoDL, PhotoStore, cache_folder, encode_bytes, seeded, train_crops, valid_crops
 from .pictures.folders import sample_photos
-from .pretraining import BUSY, begin_run, dls_settings, l1_learner, quiet, run_callbacks
+from .pretraining import l1_learner
+from .runs.checkpoint import begin_run, dls_settings, run_callbacks
+from .runs.learner import BUSY, quiet
 
 # %% ../nbs/16_backbone.ipynb #ff20da30
 CLASSES = ResNet18_Weights.IMAGENET1K_V1.meta["categories"]

@@ -118,7 +118,7 @@ def game_options(
 def _train(images, folder, seed, gan, photos, pretraining, **how):
     "Train, and say where the model is; raises CliError"
     from colorize.adversarial import train_colorizer
-    from colorize.pretraining import Interrupted
+    from colorize.runs.stop import Interrupted
     from colorize.runs.processes import together
     try:
         with together(folder) as mine:

@@ -21,7 +21,8 @@ from .generators import GENERATORS, create_generator, load_generator, save_gener
 from .hints import HintSimulation
 from .photos import split_photos
 from .pictures.folders import find_photos
-from .pretraining import Interrupted, pretrain
+from .pretraining import pretrain
+from .runs.stop import Interrupted
 
 # %% ../nbs/17_recipe.ipynb #a532bbc8
 STAGES = {"pretrain": pretrain, "adversarial": train_gan}

@@ -31,7 +31,8 @@ from .mood import MOOD_RANGES, Mood
 from .pictures.folders import sample_photos
 from .pictures.formats import PhotoError
 from .pictures.read import open_photo, photo_size, read_photo
-from .pretraining import read_losses, stop_run
+from .runs.log import read_losses
+from .runs.stop import stop_run
 
 # %% ../nbs/13_widgets.ipynb #9a695928
 def knob(label:str, # what stands beside it, with its unit

@@ -23,7 +23,9 @@ from colorize.batches import photo_dls
 from colorize.discriminators import PatchDiscriminator
 from colorize.generators import load_config
 from colorize.pictures.folders import sample_photos
-from colorize.pretraining import l1_learner, quiet, read_losses
+from colorize.pretraining import l1_learner
+from colorize.runs.learner import quiet
+from colorize.runs.log import read_losses
 
 
 def tiny():

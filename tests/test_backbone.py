@@ -22,7 +22,8 @@ from colorize.backbone import Teacher, agreement, distil, distil_loss, divergenc
 from colorize.batches import PhotoCrops, PhotoStore, encode_bytes, photo_dls, train_crops
 from colorize.generators import LiteUnet, ScaledUNet, body_of, create_generator, lite_body, resnet_unet
 from colorize.pictures.folders import sample_photos
-from colorize.pretraining import pretrain, read_losses
+from colorize.pretraining import pretrain
+from colorize.runs.log import read_losses
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -32,7 +32,10 @@ from colorize.batches import PhotoStore, augment_folder, photo_dls
 from colorize.generators import MAX_WEIGHTS, create_generator, load_config, load_generator, resnet_body, resnet_unet, save_generator
 from colorize.pictures.folders import sample_photos
 from colorize.pictures.formats import PhotoError
-from colorize.pretraining import heeding, load_checkpoint, pretrain, read_losses
+from colorize.pretraining import pretrain
+from colorize.runs.checkpoint import load_checkpoint
+from colorize.runs.log import read_losses
+from colorize.runs.stop import heeding
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs fork and signals")
 
@@ -507,7 +510,9 @@ from colorize.adversarial import train_colorizer, train_gan
 from colorize.basics import Taken, NotWritten
 from colorize.batches import photo_dls
 from colorize.pictures.folders import sample_photos
-from colorize.pretraining import Checkpoint, Interrupted, pretrain
+from colorize.pretraining import pretrain
+from colorize.runs.checkpoint import Checkpoint
+from colorize.runs.stop import Interrupted
 from pathlib import Path
 run, files = {run!r}, sample_photos("train")
 dls = photo_dls((files[:24], files[24:28]), size=32, bs=4, progress=False)

@@ -17,7 +17,7 @@ from colorize import widgets
 from colorize.lab import lab_to_rgb, to_gamut
 from colorize.losses import GANLoss, expected_loss, ideal_judge
 from colorize.mood import Mood
-from colorize.pretraining import stop_run
+from colorize.runs.stop import stop_run
 from colorize.widgets import OwnColours, ab_picker, gamut_view, loss_explorer, mood_explorer, run_state, training_monitor
 
 
@@ -316,7 +316,8 @@ def test_the_monitor_reads_along(tmp_path):
 
 def test_a_stopped_run_goes_on_as_if_nothing_had_happened(tmp_path, sample_dls):
     from fastai.callback.core import Callback
-    from colorize.pretraining import pretrain, read_losses
+    from colorize.pretraining import pretrain
+    from colorize.runs.log import read_losses
     import colorize.pretraining as pretraining
     settings = dict(epochs=2, arch="colorize_net", preview_every=0, progress=False)
     whole = pretrain(sample_dls(), tmp_path/"whole", **settings)
