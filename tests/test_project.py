@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from notebooks import lessons, notebooks
+
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOKS = sorted(path for part in (".", "library", "guide") for path in (ROOT/"nbs"/part).glob("*.ipynb"))
+NOTEBOOKS = notebooks()
 
 
 def python(code): return subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True).stdout
@@ -54,7 +56,7 @@ def test_notebooks_are_stored_executed_and_clean(path):
     outputs = [o for cell in notebook["cells"] for o in cell.get("outputs", [])]
     assert not [o for o in outputs if o["output_type"] == "error"]
     assert all(set(cell.get("metadata", {})) <= {"tags"} for cell in notebook["cells"]), "noise in the metadata"
-    if path.parent.name == "nbs" and path.name not in ("index.ipynb", "app.ipynb", "glossary.ipynb"): assert any("image/png" in o.get("data", {}) for o in outputs), "no picture"
+    if path in lessons(): assert any("image/png" in o.get("data", {}) for o in outputs), "no picture"
     assert path.stat().st_size < 4_000_000
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from nbdev.export import nb_export
 
 from make_readme import readme
+from notebooks import module_of, notebooks
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -17,12 +18,6 @@ ROOT = Path(__file__).resolve().parent.parent
 def code(path):
     "An exported module, without the way from it to its notebook"
     return re.sub(r"(# %% |File to edit: ).*/", r"\1", path.read_text(encoding="utf-8"))
-
-
-def exporting():
-    "The notebooks that export a module: lessons, the library's and the users'"
-    folders = [ROOT/"nbs", ROOT/"nbs"/"library", ROOT/"nbs"/"guide"]
-    return [path for folder in folders for path in sorted(folder.glob("*.ipynb")) if "#| default_exp" in path.read_text(encoding="utf-8")]
 
 
 def modules(package):
@@ -33,7 +28,7 @@ def modules(package):
 def drifted():
     "Names of the files that are not what their notebook makes of them"
     with tempfile.TemporaryDirectory() as tmp:
-        for notebook in exporting(): nb_export(notebook, lib_path=Path(tmp)/"colorize")
+        for notebook in filter(module_of, notebooks(ROOT/"nbs")): nb_export(notebook, lib_path=Path(tmp)/"colorize")
         fresh = modules(Path(tmp)/"colorize")
     own = modules(ROOT/"colorize")
     names = [f"colorize/{name}" for name in sorted(fresh | own) if fresh.get(name) != own.get(name)]
