@@ -2,7 +2,7 @@
 from configparser import ConfigParser
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 parser = ConfigParser(delimiters=["="])
@@ -32,7 +32,7 @@ setup(
         "Topic :: Scientific/Engineering :: Image Processing",
         *(f"Programming Language :: Python :: {version}" for version in pythons),
     ],
-    packages=[cfg["lib_path"]],
+    packages=find_packages(HERE, include=[cfg["lib_path"], f"{cfg['lib_path']}.*"]),
     package_data={cfg["lib_path"]: ["pretrained/*", "pretrained/*/*/*"]},
     install_requires=lines("requirements"),
     extras_require={name: lines(f"{name}_requirements") for name in lines("extras")},

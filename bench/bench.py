@@ -37,7 +37,7 @@ from colorize.basics import fast_dtype, keep_memory, pick_device
 from colorize.colorizer import Colorizer
 from colorize.generators import create_generator, save_generator
 from colorize.lab import LabScale, join_lab, lab_to_rgb, rgb_to_lab, split_lab
-from colorize.photos import sample_photos
+from colorize.pictures.folders import sample_photos
 
 HERE, STAGES = Path(__file__).parent, {}
 NETWORKS = {"ours": ("resnet_unet", {}), "ours, half": ("resnet_unet", dict(half=True)), "ours, lite": ("lite_unet", {})}
@@ -220,7 +220,7 @@ def inference(bench):
 
 @stage
 def twelve_megapixels(bench):
-    from colorize.cli import colorize_one
+    from colorize.jobs.folder import colorize_one
     photo, out, net = bench.large(), bench.folder/"out.jpg", bench.usual_net()
     ways = {name: lambda colorizer=colorizer: colorize_one(colorizer, photo, out) for name, colorizer in bench.colorizers.items()}
     yield Row("12 megapixels, file to file, warm", 1, {"usual": lambda: usual.colorize(net, photo, out)} | ways)

@@ -30,7 +30,9 @@ from .basics import fast_dtype, taken, written
 from .discriminators import create_discriminator
 from .generators import load_config, load_generator, save_generator
 from .losses import GANLoss
-from .pretraining import BUSY, EMA, averaged, begin_run, decay_callbacks, dls_settings, l1_learner, model_config, pretrain, quiet, run_callbacks
+from .pretraining import EMA, averaged, decay_callbacks, l1_learner, model_config, pretrain
+from .runs.checkpoint import begin_run, dls_settings, run_callbacks
+from .runs.learner import BUSY, quiet
 
 # %% ../nbs/08_adversarial.ipynb #ea8ed207
 @torch.no_grad()

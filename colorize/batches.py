@@ -27,7 +27,10 @@ from torchvision.transforms.v2.functional import resize
 
 from .basics import NotWritten, keep_memory, pick_device, taken, writing, written
 from .lab import LabScale, join_lab, lab_to_rgb, rgb_to_lab, show_images, split_lab
-from .photos import PhotoError, find_photos, open_photo, sample_photos, split_photos
+from .photos import split_photos
+from .pictures.folders import find_photos, sample_photos
+from .pictures.formats import PhotoError
+from .pictures.read import open_photo
 
 # %% ../nbs/03_batches.ipynb #cb0bcc15
 def shrink(photo:Image.Image, # an RGB picture of any size

@@ -10,7 +10,7 @@ import math
 
 from PIL import Image, ImageOps
 
-from .photos import sample_photos
+from .pictures.folders import sample_photos
 
 # %% ../nbs/19_box.ipynb #4db94304
 def gallery_photos(n:int=12, # how many, at most

@@ -34,8 +34,12 @@ from .generators import ACTIVATIONS, GENERATORS, ChromaRegressor, count_paramete
 from .lab import SCALES
 from .losses import GAN_LOSSES, LOSSES, alpha_weights
 from .metrics import ssim
-from .photos import find_photos, sample_photos, split_photos
-from .pretraining import DECAYS, begin_run, dls_settings, l1_learner, pretrain, quiet, read_losses, run_callbacks
+from .photos import split_photos
+from .pictures.folders import find_photos, sample_photos
+from .pretraining import DECAYS, l1_learner, pretrain
+from .runs.checkpoint import begin_run, dls_settings, run_callbacks
+from .runs.learner import quiet
+from .runs.log import read_losses
 
 # %% ../nbs/12_experiments.ipynb #55aae9cf
 AUGMENTATIONS = {"none": valid_crops, "flips": lambda size: v2.Compose([valid_crops(size), v2.RandomHorizontalFlip()]), "crops": train_crops,

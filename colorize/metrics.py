@@ -34,7 +34,10 @@ from . import __version__
 from .basics import sharing_cores, written
 from .batches import seeded
 from .lab import LabScale, _by_pieces, join_lab, lab_to_rgb, rgb_to_lab, show_images, to_gamut
-from .photos import PhotoError, find_photos, is_grey, open_photo, sample_photos, small_lab
+from .photos import is_grey, small_lab
+from .pictures.folders import find_photos, sample_photos
+from .pictures.formats import PhotoError
+from .pictures.read import open_photo
 
 # %% ../nbs/09_metrics.ipynb #4e56e5f6
 def as_square(photo:Image.Image, # RGB, any size

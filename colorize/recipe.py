@@ -19,8 +19,10 @@ from .ageing import Ageing
 from .batches import photo_dls
 from .generators import GENERATORS, create_generator, load_generator, save_generator
 from .hints import HintSimulation
-from .photos import find_photos, split_photos
-from .pretraining import Interrupted, pretrain
+from .photos import split_photos
+from .pictures.folders import find_photos
+from .pretraining import pretrain
+from .runs.stop import Interrupted
 
 # %% ../nbs/17_recipe.ipynb #a532bbc8
 STAGES = {"pretrain": pretrain, "adversarial": train_gan}

@@ -22,13 +22,17 @@ from fastcore.basics import patch
 from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
-from .colorizer import PRETRAINED, Colorizer, enlarge, join_photo, save_picture, working_size
+from .colorizer import Colorizer, PRETRAINED, enlarge, join_photo, working_size
+from .pictures.write import save_picture
 from .generators import load_config
 from .lab import LabScale, chroma, in_gamut, join_lab, lab_to_rgb, rgb_to_lab, split_lab, to_gamut
 from .losses import FeatureLoss, ab_plane, colourfulness_loss, draw_loss_plane, expected_loss, ideal_judge
 from .mood import MOOD_RANGES, Mood
-from .photos import PhotoError, open_photo, photo_size, read_photo, sample_photos
-from .pretraining import read_losses, stop_run
+from .pictures.folders import sample_photos
+from .pictures.formats import PhotoError
+from .pictures.read import open_photo, photo_size, read_photo
+from .runs.log import read_losses
+from .runs.stop import stop_run
 
 # %% ../nbs/13_widgets.ipynb #9a695928
 def knob(label:str, # what stands beside it, with its unit

@@ -15,13 +15,17 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, l1_loss
 
 import colorize.adversarial as adversarial
-from colorize.adversarial import (Adversary, GANWarning, MixedGradients, Pairs, Watch, averaged, choose, colour_errors, decay_callbacks, gan_learner,
-                                  pretrain_discriminator, save_fakes, train_colorizer, train_gan)
+from colorize.adversarial import (Adversary, GANWarning, MixedGradients, Pairs, Watch, choose, colour_errors, gan_learner, pretrain_discriminator,
+                                  save_fakes, train_colorizer, train_gan)
+from colorize.pretraining import averaged
+from colorize.pretraining import decay_callbacks
 from colorize.batches import photo_dls
 from colorize.discriminators import PatchDiscriminator
 from colorize.generators import load_config
-from colorize.photos import sample_photos
-from colorize.pretraining import l1_learner, quiet, read_losses
+from colorize.pictures.folders import sample_photos
+from colorize.pretraining import l1_learner
+from colorize.runs.learner import quiet
+from colorize.runs.log import read_losses
 
 
 def tiny():
@@ -188,7 +192,7 @@ RUN = textwrap.dedent("""
     from torch import nn
     from colorize.adversarial import train_gan
     from colorize.batches import photo_dls
-    from colorize.photos import sample_photos
+    from colorize.pictures.folders import sample_photos
     run, resume = sys.argv[1], sys.argv[2] == "resume"
     torch.set_num_threads(1)
     torch.manual_seed(1)

@@ -15,7 +15,8 @@ from PIL import Image
 from colorize.box import contact_sheet, gallery_photos
 from colorize.colorizer import PRETRAINED, Colorizer
 from colorize.metrics import evaluate
-from colorize.photos import open_photo, sample_photos
+from colorize.pictures.folders import sample_photos
+from colorize.pictures.read import open_photo
 from colorize.recipe import read_recipe
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -91,7 +91,7 @@ def test_mistakes_of_colorize_train_get_a_sentence(tmp_path, args, sentence):
 
 
 def test_the_nine_arguments_of_training(tmp_path, photos):
-    from colorize.photos import sample_photos
+    from colorize.pictures.folders import sample_photos
     (tmp_path/"colour").mkdir()
     for file in sample_photos("valid")[:10]: shutil.copy(file, tmp_path/"colour")
     result = run("colorize-train", tmp_path/"colour", "--split", "7:3", "--epochs", 2, "--save-images", "true", "--lr", 5e-4, "--weight-decay", 0.1,
@@ -107,7 +107,7 @@ def test_the_nine_arguments_of_training(tmp_path, photos):
 
 
 def test_nothing_is_saved_that_was_not_asked_for(tmp_path):
-    from colorize.photos import sample_photos
+    from colorize.pictures.folders import sample_photos
     (tmp_path/"colour").mkdir()
     for file in sample_photos("valid")[:6]: shutil.copy(file, tmp_path/"colour")
     result = run("colorize-train", tmp_path/"colour", "--epochs", 1, "--save-images", "false", "--save-model", "false", "--batch-size", 4, "--size", 32, cwd=tmp_path)
@@ -118,7 +118,7 @@ def test_nothing_is_saved_that_was_not_asked_for(tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="needs signals")
 @pytest.mark.parametrize("number, name", [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
 def test_a_training_that_is_told_to_end_says_so_and_goes_on(tmp_path, number, name):
-    from colorize.photos import sample_photos
+    from colorize.pictures.folders import sample_photos
     (tmp_path/"colour").mkdir()
     for file in sample_photos("valid")[:6]: shutil.copy(file, tmp_path/"colour")
     command, losses = ["colorize-train", "colour", "--epochs", "500", "--batch-size", "4", "--size", "32"], tmp_path/"runs"/"colorizer"/"losses.csv"
@@ -137,7 +137,7 @@ def test_a_training_that_is_told_to_end_says_so_and_goes_on(tmp_path, number, na
 
 def test_the_game_against_a_discriminator(tmp_path, photos):
     import json
-    from colorize.photos import sample_photos
+    from colorize.pictures.folders import sample_photos
     (tmp_path/"colour").mkdir()
     for file in sample_photos("valid")[:8]: shutil.copy(file, tmp_path/"colour")
     command = ["colorize-train", tmp_path/"colour", "--split", "3:1", "--epochs", 1, "--size", 32, "--batch-size", 3, "--runs", tmp_path/"runs", "--run", "game",
@@ -158,14 +158,14 @@ def test_the_game_against_a_discriminator(tmp_path, photos):
 
 
 def test_a_game_that_cannot_be_played_is_refused_before_the_pretraining(tmp_path):
-    from colorize.photos import sample_photos
+    from colorize.pictures.folders import sample_photos
     result = run("colorize-train", sample_photos("valid")[0].parent, "--adversarial-epochs", 1, "--gan-loss", "hinge", "--label-smoothing", 0.1, "--size", 32, cwd=tmp_path)
     assert result.returncode == 1 and "no labels that could be smoothed" in result.stderr and not (tmp_path/"runs").exists()
 
 
 def test_evaluating_a_folder(model, tmp_path):
     import pandas as pd
-    from colorize.photos import sample_photos
+    from colorize.pictures.folders import sample_photos
     (tmp_path/"colour").mkdir()
     for file in sample_photos("valid")[:5]: shutil.copy(file, tmp_path/"colour")
     Image.effect_noise((80, 80), 40).save(tmp_path/"colour"/"grey.png")
@@ -194,7 +194,7 @@ def test_without_a_second_model_none_is_evaluated(tmp_path, monkeypatch, capsys)
     import torch
     from colorize.cli import colorize_evaluate
     from colorize.colorizer import Colorizer
-    from colorize.photos import sample_photos
+    from colorize.pictures.folders import sample_photos
     (tmp_path/"colour").mkdir()
     for file in sample_photos("valid")[:2]: shutil.copy(file, tmp_path/"colour")
     asked = []

@@ -12,7 +12,7 @@ from PIL import Image
 from colorize.colorizer import Colorizer, enlarge, join_photo, working_size
 from colorize.generators import PlainUnet, load_generator, resnet_unet, save_generator
 from colorize.lab import LabScale, rgb_to_lab
-from colorize.photos import sample_photos
+from colorize.pictures.folders import sample_photos
 
 
 def lab(picture): return rgb_to_lab(torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1))
@@ -132,7 +132,7 @@ def test_colours_are_made_without_the_training_library(tmp_path):
     code = f"""
 import sys
 from colorize import Colorizer
-from colorize.photos import sample_photos
+from colorize.pictures.folders import sample_photos
 Colorizer.from_pretrained({str(tmp_path/'net')!r}, device="cpu")(sample_photos("valid")[0]).save({str(tmp_path/'made.png')!r})
 print(sorted(name for name in ("fastai", "torchvision", "matplotlib", "pandas", "IPython", "skimage") if name in sys.modules))"""
     run = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True)

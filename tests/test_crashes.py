@@ -30,8 +30,12 @@ from colorize.adversarial import save_fakes
 from colorize.basics import NotWritten, Taken, taken, written
 from colorize.batches import PhotoStore, augment_folder, photo_dls
 from colorize.generators import MAX_WEIGHTS, create_generator, load_config, load_generator, resnet_body, resnet_unet, save_generator
-from colorize.photos import PhotoError, sample_photos
-from colorize.pretraining import heeding, load_checkpoint, pretrain, read_losses
+from colorize.pictures.folders import sample_photos
+from colorize.pictures.formats import PhotoError
+from colorize.pretraining import pretrain
+from colorize.runs.checkpoint import load_checkpoint
+from colorize.runs.log import read_losses
+from colorize.runs.stop import heeding
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs fork and signals")
 
@@ -42,7 +46,7 @@ NURSERY = textwrap.dedent("""
     import json, os, signal, sys, traceback
     import torch
     torch.set_num_threads(1)
-    import colorize.adversarial, colorize.photos
+    import colorize.adversarial, colorize.pictures.formats
     for line in sys.stdin:
         kind, what = json.loads(line)
         if kind == "wait": print(os.waitstatus_to_exitcode(os.waitpid(what, 0)[1]), flush=True); continue
@@ -505,8 +509,10 @@ import sys, time
 from colorize.adversarial import train_colorizer, train_gan
 from colorize.basics import Taken, NotWritten
 from colorize.batches import photo_dls
-from colorize.photos import sample_photos
-from colorize.pretraining import Checkpoint, Interrupted, pretrain
+from colorize.pictures.folders import sample_photos
+from colorize.pretraining import pretrain
+from colorize.runs.checkpoint import Checkpoint
+from colorize.runs.stop import Interrupted
 from pathlib import Path
 run, files = {run!r}, sample_photos("train")
 dls = photo_dls((files[:24], files[24:28]), size=32, bs=4, progress=False)
@@ -958,9 +964,8 @@ def test_no_network_is_told_from_a_damaged_file(published):
 
 # ---------------------------------------------------------------- archives
 
-import colorize.photos
+import colorize.pictures.archives
 
-has_unpack = pytest.mark.skipif(not hasattr(colorize.photos, "unpack"), reason="chapter 02 has no `unpack` yet")
 
 
 def archive(file, *members):
@@ -979,47 +984,43 @@ def archive(file, *members):
 def untouched(tmp_path): assert {f.name for f in tmp_path.iterdir()} <= {"a.tgz", "a.zip", "in"} and not any((tmp_path/"in").rglob("*") if (tmp_path/"in").exists() else [])
 
 
-@has_unpack
 def test_an_archive_is_unpacked_whole(tmp_path):
     import zipfile
     for members, names in (([("photos/a.jpg", b"1"), ("photos/b/c.jpg", b"22")], ["a.jpg", "b/c.jpg"]), ([("a.jpg", b"1"), ("b.jpg", b"2")], ["a.jpg", "b.jpg"])):
         with zipfile.ZipFile(tmp_path/"a.zip", "w") as z:
             for name, content in members: z.writestr(name, content)
         for i, file in enumerate((archive(tmp_path/"a.tgz", *members), tmp_path/"a.zip")):
-            folder = colorize.photos.unpack(file, tmp_path/"in"/str(i))
+            folder = colorize.pictures.archives.unpack(file, tmp_path/"in"/str(i))
             assert sorted(str(f.relative_to(folder)) for f in folder.rglob("*.jpg")) == names
-            assert colorize.photos.unpack(file, folder) == folder
+            assert colorize.pictures.archives.unpack(file, folder) == folder
         assert not list((tmp_path/"in").glob(".*"))
         shutil.rmtree(tmp_path/"in")
 
 
-@has_unpack
 @pytest.mark.parametrize("name, what", [("../out.jpg", b"x"), ("/tmp/out.jpg", b"x"), ("a/../../out.jpg", b"x"), ("link", dict(type=b"2", linkname="/etc/passwd")),
                                         ("link", dict(type=b"2", linkname="../../out")), ("hard", dict(type=b"1", linkname="../../out")), ("fifo", dict(type=b"6")), ("dev", dict(type=b"3"))])
 def test_an_archive_cannot_escape(tmp_path, name, what):
     file = archive(tmp_path/"a.tgz", ("photos/a.jpg", b"1"), (name, what))
     if name.startswith("/tmp"):
-        try: folder = colorize.photos.unpack(file, tmp_path/"in"/"x")
+        try: folder = colorize.pictures.archives.unpack(file, tmp_path/"in"/"x")
         except PhotoError: untouched(tmp_path)
         else: assert all(f.resolve().is_relative_to(folder.resolve()) for f in folder.rglob("*"))
         return
-    with pytest.raises(PhotoError, match="a.tgz: refused, because it has something that leads out"): colorize.photos.unpack(file, tmp_path/"in"/"x")
+    with pytest.raises(PhotoError, match="a.tgz: refused, because it has something that leads out"): colorize.pictures.archives.unpack(file, tmp_path/"in"/"x")
     untouched(tmp_path)
 
 
-@has_unpack
 @pytest.mark.parametrize("name", ["../out.jpg", "/out.jpg", "a/../../out.jpg", "C:\\out.jpg", "..\\out.jpg"])
 def test_a_zip_cannot_escape(tmp_path, name):
     import zipfile
     with zipfile.ZipFile(tmp_path/"a.zip", "w") as z: z.writestr("a.jpg", b"1"), z.writestr(name, b"2")
-    with pytest.raises(PhotoError, match="leads out of its folder"): colorize.photos.unpack(tmp_path/"a.zip", tmp_path/"in"/"x")
+    with pytest.raises(PhotoError, match="leads out of its folder"): colorize.pictures.archives.unpack(tmp_path/"a.zip", tmp_path/"in"/"x")
     untouched(tmp_path)
 
 
-@has_unpack
 def test_an_archive_that_is_torn_or_a_bomb_leaves_nothing(tmp_path):
     file = archive(tmp_path/"a.tgz", *((f"{i}.bin", random.Random(i).randbytes(5000)) for i in range(20)))
-    whole, unpack = file.read_bytes(), colorize.photos.unpack
+    whole, unpack = file.read_bytes(), colorize.pictures.archives.unpack
     with pytest.raises(PhotoError, match="more than 50,000 bytes"): unpack(file, tmp_path/"in"/"x", limit=50_000)
     for n in (0, 1, 20, len(whole)//2, len(whole) - 20):
         file.write_bytes(whole[:n])

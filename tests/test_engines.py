@@ -10,7 +10,8 @@ from colorize.colorizer import Colorizer
 from colorize.generators import create_generator, save_generator
 from colorize.lab import LabScale, rgb_to_lab
 from colorize.metrics import delta_e2000
-from colorize.photos import open_photo, sample_photos
+from colorize.pictures.folders import sample_photos
+from colorize.pictures.read import open_photo
 
 NETWORKS = [("resnet_unet", dict(half=True)), ("resnet_unet", {}), ("lite_unet", {}), ("lite_unet", dict(blur=True)), ("colorize_net", dict(width=16, depth=2))]
 

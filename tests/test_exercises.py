@@ -4,11 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
+from notebooks import notebooks
 from solved import exercises, solved, source
 
 from colorize.basics import check
 
-CHAPTERS = sorted((Path(__file__).parent.parent/"nbs").glob("[0-9]*.ipynb"))
+CHAPTERS = [path for path in notebooks() if "## Exercises" in path.read_text(encoding="utf-8")]
 chapters = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
 
 

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from colorize.cli import (COLUMNS, MANIFEST, CliError, Gate, Manifest, colorize, escaped, list_photos, one_line, plan, read_manifest,
-                          target_for, unescaped)
+from colorize.basics import one_line
+from colorize.cli import CliError, colorize
+from colorize.jobs.folder import Gate, list_photos, plan, target_for
+from colorize.jobs.records import COLUMNS, MANIFEST, Manifest, escaped, read_manifest, unescaped
 
 PROGRAM = str(Path(sys.executable).with_name("colorize"))
 
@@ -390,13 +392,13 @@ def test_a_folder_that_cannot_be_looked_into(tiny, box, tmp_path, monkeypatch, c
 
 
 def test_what_formats_can_hold_and_what_the_command_writes_are_the_same():
-    from colorize.cli import WRITABLE
-    from colorize.colorizer import KINDS
+    from colorize.jobs.folder import WRITABLE
+    from colorize.pictures.write import KINDS
     assert WRITABLE == KINDS
 
 
 def test_the_options_reach_the_file(tiny, tmp_path):
-    from colorize.photos import read_photo
+    from colorize.pictures.read import read_photo
     box = tmp_path/"box"
     box.mkdir()
     Image.fromarray(np.linspace(20000, 30000, 40*30).reshape(30, 40).astype(np.uint16)).save(box/"deep.png")
@@ -419,12 +421,12 @@ def test_the_options_reach_the_file(tiny, tmp_path):
 # --- while it runs
 
 def test_a_photograph_that_vanishes_after_the_listing(tiny, box, tmp_path, monkeypatch, capsys):
-    import colorize.cli as cli
+    import colorize.jobs.folder as folder
     def planned(*args):
         result = plan(*args)
         (box/"deep"/"b.png").unlink()
         return result
-    monkeypatch.setattr(cli, "plan", planned)
+    monkeypatch.setattr(folder, "plan", planned)
     assert call(box, out=tmp_path/"out", model=tiny) == 1
     said = capsys.readouterr()
     assert "2 of 3 colorized" in said.out and "deep/b.png: there is no such file" in said.err
@@ -434,13 +436,13 @@ def test_a_photograph_that_vanishes_after_the_listing(tiny, box, tmp_path, monke
 
 
 def test_a_photograph_that_changes_while_it_is_read_is_done_anew_next_time(tiny, box, tmp_path, monkeypatch, capsys):
-    import colorize.cli as cli
-    one = cli.colorize_one
+    import colorize.jobs.folder as folder
+    one = folder.colorize_one
     def and_then_changed(colorizer, photo, *args, **kwargs):
         notes = one(colorizer, photo, *args, **kwargs)
         if photo.name == "b.png": picture(photo, 99)
         return notes
-    monkeypatch.setattr(cli, "colorize_one", and_then_changed)
+    monkeypatch.setattr(folder, "colorize_one", and_then_changed)
     assert call(box, out=tmp_path/"out", model=tiny) == 0
     assert "it changed while it was read" in capsys.readouterr().err
     first = files(tmp_path/"out")
@@ -453,7 +455,7 @@ def test_a_photograph_that_changes_while_it_is_read_is_done_anew_next_time(tiny,
 
 def test_the_second_of_two_processes_is_refused_with_a_sentence(tiny, box, tmp_path):
     out = tmp_path/"out"
-    code = f"import sys, time; from colorize.cli import Manifest\nwith Manifest({str(out)!r}): print('here', flush=True); time.sleep(60)"
+    code = f"import sys, time; from colorize.jobs.records import Manifest\nwith Manifest({str(out)!r}): print('here', flush=True); time.sleep(60)"
     first = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     try:
         assert first.stdout.readline() == "here\n"
@@ -464,14 +466,14 @@ def test_the_second_of_two_processes_is_refused_with_a_sentence(tiny, box, tmp_p
 
 
 def test_an_interruption_says_what_is_left(tiny, tmp_path, monkeypatch, capsys):
-    import colorize.cli as cli
+    import colorize.jobs.folder as folder
     for i in range(20): picture(tmp_path/"box"/f"{i:02}.png", i)
-    one, done = cli.colorize_one, []
+    one, done = folder.colorize_one, []
     def interrupted(*args, **kwargs):
         done.append(args)
         if len(done) == 8: os.kill(os.getpid(), signal.SIGINT); time.sleep(.5)
         return one(*args, **kwargs)
-    monkeypatch.setattr(cli, "colorize_one", interrupted)
+    monkeypatch.setattr(folder, "colorize_one", interrupted)
     assert call(tmp_path/"box", out=tmp_path/"out", model=tiny) == 1
     said = capsys.readouterr()
     n = len(whole(tmp_path/"out"))

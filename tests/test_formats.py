@@ -12,9 +12,13 @@ import torch
 from PIL import Image
 
 from colorize import photos as photos_module
-from colorize.colorizer import KINDS, MADE_BY, Colorizer, join_photo, save_picture
-from colorize.photos import (ADOBE_RGB, MAX_PIXELS, Photo, PhotoError, check_photos, icc_profile, inverted, open_photo, read_photo,
-                             sample_photos, stretched_contrast)
+from colorize.colorizer import Colorizer, join_photo
+from colorize.pictures.write import KINDS, MADE_BY, save_picture
+from colorize.pictures.adjust import inverted, stretched_contrast
+from colorize.pictures.folders import check_photos, sample_photos
+from colorize.pictures.formats import MAX_PIXELS, PhotoError
+from colorize.pictures.profiles import ADOBE_RGB, icc_profile
+from colorize.pictures.read import Photo, open_photo, read_photo
 
 sys.path.insert(0, str(Path(__file__).parent))
 import hostile
@@ -227,7 +231,7 @@ def test_a_thumbnail_before_the_photograph_is_passed_over(toucan, tmp_path):
 
 def without(module, code):
     "What a Python prints in which a package cannot be imported"
-    code = f"import sys; sys.modules[{module!r}] = None\nfrom colorize.photos import *\n" + textwrap.dedent(code)
+    code = f"import sys; sys.modules[{module!r}] = None\nfrom colorize.pictures.folders import *\nfrom colorize.pictures.formats import *\nfrom colorize.pictures.read import *\n" + textwrap.dedent(code)
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert not run.returncode, run.stderr
     return run.stdout
@@ -238,7 +242,7 @@ def test_a_package_that_is_not_installed_is_named(tmp_path):
     assert "phone.heic" in says and "pip install pillow-heif" in says
 
 def test_neither_is_imported_unless_needed():
-    code = "import sys, colorize.photos as p; p.read_photo(p.sample_photos()[0]); print([m for m in ('tifffile', 'pillow_heif') if m in sys.modules])"
+    code = "import sys; from colorize.pictures.folders import sample_photos; from colorize.pictures.read import read_photo; read_photo(sample_photos()[0]); print([m for m in ('tifffile', 'pillow_heif') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60).stdout.strip() == "[]"
 
 def test_heic(toucan, tmp_path):
@@ -313,8 +317,9 @@ def large(tmp_path, width, height, kind, deep):
     else: small.resize((width, height), Image.Resampling.BICUBIC).convert("RGB" if kind == "jpg" else "L").save(file, quality=90, icc_profile=icc_profile(563/256, ADOBE_RGB) if kind == "jpg" else None)
     code = f"""
         import resource, torch
-        from colorize.colorizer import Colorizer, save_picture
-        from colorize.photos import read_photo
+        from colorize.colorizer import Colorizer
+        from colorize.pictures.write import save_picture
+        from colorize.pictures.read import read_photo
         photo = read_photo({str(file)!r}, deep={deep})
         colorizer = Colorizer(size=64)
         save_picture(colorizer.colorize_photo(photo, deep={deep}, overwrite=True), {str(out)!r}, photo.info)

@@ -17,7 +17,9 @@ from colorize.lab import LabScale, lab_to_rgb, rgb_to_lab
 from colorize.metrics import (MEASURES, ColourParts, Oracle, Pictures, ab_chroma, ab_mae, ab_mse, as_metric, as_square, auc, bootstrap, chroma_ratio,
                               colour_classes, colourfulness, delta_e2000, delta_e2000_map, evaluate, features_of, fid, frechet_distance, inception, kid,
                               lpips, lpips_net, measure_photos, psnr, reference_colours, ssim)
-from colorize.photos import PhotoError, open_photo, sample_photos
+from colorize.pictures.folders import sample_photos
+from colorize.pictures.formats import PhotoError
+from colorize.pictures.read import open_photo
 
 SHARMA = """
 50 2.6772 -79.7751 50 0 -82.7485 2.0425

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from colorize.photos import (PHOTO_SUFFIXES, PhotoError, ab_density, ab_outline, check_photos, draw_split, drop_grey, find_photos,
-                             hidden_colour, is_grey, mean_chroma, open_photo, photo_credits, photo_table, sample_photos, small_lab,
-                             split_photos)
+from colorize.photos import ab_density, ab_outline, draw_split, drop_grey, hidden_colour, is_grey, mean_chroma, photo_table, small_lab, split_photos
+from colorize.pictures.folders import check_photos, find_photos, photo_credits, sample_photos
+from colorize.pictures.formats import PHOTO_SUFFIXES, PhotoError
+from colorize.pictures.read import open_photo
 
 RAMP16 = np.linspace(0, 65535, 64*256).round().astype(np.uint16).reshape(64, 256)
 RAMP8 = (RAMP16/257).round().astype(np.uint8)
@@ -263,7 +264,7 @@ def test_sources_that_are_none():
         with pytest.raises(PhotoError): open_photo(source)
 
 def test_too_many_pixels(monkeypatch, photo):
-    monkeypatch.setattr("colorize.photos.MAX_PIXELS", 1000)
+    monkeypatch.setattr("colorize.pictures.formats.MAX_PIXELS", 1000)
     with pytest.raises(PhotoError, match="more than 1,000"): open_photo(as_file(photo, "png"))
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")

@@ -16,13 +16,16 @@ from safetensors.torch import load_file
 from colorize.batches import photo_dls
 from colorize.generators import load_config
 from colorize.losses import FeatureLoss, colourfulness_loss
-from colorize.photos import sample_photos
-from colorize.pretraining import AddedLoss, LossLog, TrainingDiverged, l1_learner, load_checkpoint, pretrain, read_losses, stop_run
+from colorize.pictures.folders import sample_photos
+from colorize.pretraining import AddedLoss, l1_learner, pretrain
+from colorize.runs.checkpoint import TrainingDiverged, load_checkpoint
+from colorize.runs.log import LossLog, read_losses
+from colorize.runs.stop import stop_run
 
 RUN = textwrap.dedent("""
     import sys, torch
     from colorize.batches import photo_dls
-    from colorize.photos import sample_photos
+    from colorize.pictures.folders import sample_photos
     from colorize.pretraining import pretrain
     run, resume = sys.argv[1], sys.argv[2] == "resume"
     torch.set_num_threads(1)

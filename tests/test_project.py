@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from notebooks import lessons, notebooks
+
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOKS = sorted((ROOT/"nbs").glob("*.ipynb"))
+NOTEBOOKS = notebooks()
 
 
 def python(code): return subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True).stdout
@@ -54,12 +56,12 @@ def test_notebooks_are_stored_executed_and_clean(path):
     outputs = [o for cell in notebook["cells"] for o in cell.get("outputs", [])]
     assert not [o for o in outputs if o["output_type"] == "error"]
     assert all(set(cell.get("metadata", {})) <= {"tags"} for cell in notebook["cells"]), "noise in the metadata"
-    if path.name not in ("index.ipynb", "app.ipynb", "glossary.ipynb"): assert any("image/png" in o.get("data", {}) for o in outputs), "no picture"
+    if path in lessons(): assert any("image/png" in o.get("data", {}) for o in outputs), "no picture"
     assert path.stat().st_size < 4_000_000
 
 
 def test_texts_name_no_path_of_a_machine():
-    for path in [*NOTEBOOKS, *(ROOT/"colorize").glob("*.py"), ROOT/"README.md"]:
+    for path in [*NOTEBOOKS, *(ROOT/"colorize").rglob("*.py"), ROOT/"README.md"]:
         found = re.findall(r"(?:/home|/root|/Users|/tmp)/\w+|site-packages", path.read_text(encoding="utf-8"))
         assert not found, f"{path.name}: {found[:3]}"
 

@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file
 
 from colorize.generators import load_config, load_generator
-from colorize.photos import sample_photos
+from colorize.pictures.folders import sample_photos
 from colorize.recipe import follow, publish, read_recipe
 
 RECIPE = """

@@ -20,10 +20,13 @@ from torch import nn
 
 from colorize.adversarial import train_colorizer
 from colorize.batches import photo_dls
-from colorize.cli import Manifest, colorize, colorize_batch, read_manifest
+from colorize.cli import colorize, colorize_batch
+from colorize.jobs.records import Manifest, read_manifest
 from colorize.colorizer import Colorizer
-from colorize.photos import PhotoError, sample_photos
-from colorize.scale import ArchiveWorker, SharedNorm, archive_tasks, colorize_archive, note_name, ray_cluster, share, share_norms, simulate, together
+from colorize.pictures.folders import sample_photos
+from colorize.pictures.formats import PhotoError
+from colorize.jobs.archive import ArchiveWorker, archive_tasks, colorize_archive, note_name, ray_cluster, simulate
+from colorize.runs.processes import SharedNorm, share, share_norms, together
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs signals")
 PROGRAMS = Path(sys.executable).parent
@@ -39,9 +42,9 @@ from torch import nn
 from colorize.adversarial import Adversary, train_gan
 from colorize.batches import photo_dls
 from colorize.discriminators import create_discriminator
-from colorize.photos import sample_photos
+from colorize.pictures.folders import sample_photos
 from colorize.pretraining import pretrain
-from colorize.scale import together
+from colorize.runs.processes import together
 
 class Small(nn.Module):
     "In float64, where rounding is not multiplied to something that can be seen within 20 steps"
@@ -129,7 +132,7 @@ for how in ("l1", "gan"): torch.save(train(Path({str(tmp_path)!r})/how, how), Pa
 def test_one_is_killed_the_other_says_so_and_a_single_process_goes_on(alone, tmp_path):
     run = tmp_path/"gan"
     process, children = two(tmp_path, f"""
-from colorize.scale import PeerLost
+from colorize.runs.processes import PeerLost
 try: train({str(run)!r}, "gan")
 except PeerLost as lost: print(lost), sys.exit(3)
 """)
@@ -226,7 +229,7 @@ def test_three_hundred_photographs_killed_in_the_middle_and_gone_on_with(tiny, t
     plain = time.perf_counter() - begun
     capsys.readouterr()
     with ray_cluster(workers=2) as ray:
-        command = [sys.executable, "-c", "import sys; from colorize.scale import *; colorize_archive(*sys.argv[1:5], workers=2)"]
+        command = [sys.executable, "-c", "import sys; from colorize.jobs.archive import *; colorize_archive(*sys.argv[1:5], workers=2)"]
         env = dict(os.environ, OMP_NUM_THREADS="1", PYTHONWARNINGS="ignore")
         first = subprocess.Popen([*command, str(box), str(out), str(tiny), ray.get_runtime_context().gcs_address], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         until(lambda: rows(out/"colorize.csv") >= 60, 150)
@@ -297,7 +300,7 @@ def test_a_full_disk_stops_everything(tiny, tmp_path, monkeypatch):
     with Manifest(out) as record: tasks, _, _ = archive_tasks(str(box), record)
     (out/"a").mkdir(parents=True)
     def full(*_, **__): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    monkeypatch.setattr("colorize.scale.colorize_one", full)
+    monkeypatch.setattr("colorize.jobs.archive.colorize_one", full)
     assert re.fullmatch(r".*000-color.jpg could not be written, because .*; the same command goes on later", worker(str(box), str(out), tiny)(tasks[0])["halt"])
 
 

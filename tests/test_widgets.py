@@ -17,7 +17,7 @@ from colorize import widgets
 from colorize.lab import lab_to_rgb, to_gamut
 from colorize.losses import GANLoss, expected_loss, ideal_judge
 from colorize.mood import Mood
-from colorize.pretraining import stop_run
+from colorize.runs.stop import stop_run
 from colorize.widgets import OwnColours, ab_picker, gamut_view, loss_explorer, mood_explorer, run_state, training_monitor
 
 
@@ -251,7 +251,8 @@ def test_the_networks_of_the_alpha_slider_are_trained_and_labelled(losses):
 def test_the_numbers_beside_the_alpha_networks_can_be_measured_here_too(losses):
     "α = 0 is duller than the truth and duller than α = 0.9, on the sample photographs as on those it was measured on"
     from colorize.colorizer import Colorizer
-    from colorize.photos import open_photo, sample_photos
+    from colorize.pictures.folders import sample_photos
+    from colorize.pictures.read import open_photo
     from colorize.lab import chroma, rgb_to_lab
     photos = [open_photo(p) for p in sample_photos("valid")[:12]]
     truth = np.mean([chroma(rgb_to_lab(torch.from_numpy(np.array(p.resize((64, 64)))).permute(2, 0, 1))).mean().item() for p in photos])
@@ -315,7 +316,8 @@ def test_the_monitor_reads_along(tmp_path):
 
 def test_a_stopped_run_goes_on_as_if_nothing_had_happened(tmp_path, sample_dls):
     from fastai.callback.core import Callback
-    from colorize.pretraining import pretrain, read_losses
+    from colorize.pretraining import pretrain
+    from colorize.runs.log import read_losses
     import colorize.pretraining as pretraining
     settings = dict(epochs=2, arch="colorize_net", preview_every=0, progress=False)
     whole = pretrain(sample_dls(), tmp_path/"whole", **settings)
@@ -340,7 +342,7 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(tmp_path, sample_dls):
 def sample_dls():
     "A small set of the sample photographs"
     from colorize.batches import photo_dls
-    from colorize.photos import sample_photos
+    from colorize.pictures.folders import sample_photos
     return lambda: photo_dls((sample_photos("train")[:24], sample_photos("valid")[:4]), size=32, bs=8)
 
 

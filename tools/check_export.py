@@ -10,6 +10,7 @@ from pathlib import Path
 from nbdev.export import nb_export
 
 from make_readme import readme
+from notebooks import module_of, notebooks
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -19,13 +20,18 @@ def code(path):
     return re.sub(r"(# %% |File to edit: ).*/", r"\1", path.read_text(encoding="utf-8"))
 
 
+def modules(package):
+    "{name in the package: code} of its exported modules"
+    return {path.relative_to(package).as_posix(): code(path) for path in package.rglob("*.py") if not path.name.startswith("_")}
+
+
 def drifted():
     "Names of the files that are not what their notebook makes of them"
     with tempfile.TemporaryDirectory() as tmp:
-        for notebook in sorted((ROOT/"nbs").glob("[0-9]*.ipynb")): nb_export(notebook, lib_path=Path(tmp)/"colorize")
-        fresh = {path.name: code(path) for path in Path(tmp).rglob("*.py")}
-    own = {path.name: code(path) for path in (ROOT/"colorize").glob("*.py") if not path.name.startswith("_")}
-    names = [f"colorize/{name}" for name in sorted(fresh | own) if fresh.get(name) != own.get(name) and not name.startswith("_")]
+        for notebook in filter(module_of, notebooks(ROOT/"nbs")): nb_export(notebook, lib_path=Path(tmp)/"colorize")
+        fresh = modules(Path(tmp)/"colorize")
+    own = modules(ROOT/"colorize")
+    names = [f"colorize/{name}" for name in sorted(fresh | own) if fresh.get(name) != own.get(name)]
     return names + ([] if (ROOT/"README.md").read_text(encoding="utf-8") == readme() else ["README.md"])
 
 

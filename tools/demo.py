@@ -21,7 +21,8 @@ from colorize.box import contact_sheet
 from colorize.colorizer import PRETRAINED, Colorizer, join_photo
 from colorize.generators import create_generator
 from colorize.lab import chroma, rgb_to_lab
-from colorize.photos import open_photo, sample_photos
+from colorize.pictures.folders import sample_photos
+from colorize.pictures.read import open_photo
 from colorize.pretraining import pretrain
 
 

@@ -76,7 +76,8 @@ def public_members(cls, patched):
 class Module:
     "An exported module, read"
     def __init__(self, path, chapter):
-        self.name, self.chapter, source = path.stem, chapter, path.read_text(encoding="utf-8")
+        self.path = path.relative_to(ROOT/"colorize")
+        self.name, self.chapter, source = ".".join(self.path.with_suffix("").parts), chapter, path.read_text(encoding="utf-8")
         self.tree, lines = ast.parse(source), io.StringIO(source).readline
         self.comments = {t.start[0]: t.string.lstrip("# ") for t in tokenize.generate_tokens(lines) if t.type == tokenize.COMMENT and t.start[1] > 0}
         self.words = ast.get_docstring(self.tree) or ""
@@ -105,7 +106,7 @@ def code(text): return f"`{text}`".replace("|", r"\|") if text else ""
 def entry(module, node, name, patched, address, owner="", colons=5):
     "A function, class, method or constant, as a directive of Sphinx"
     qualified, fence = owner + name, ":"*colons
-    where = [f"[source]({address}/blob/main/colorize/{module.name}.py#L{node.lineno})"] if address and not owner else []
+    where = [f"[source]({address}/blob/main/colorize/{module.path.as_posix()}#L{node.lineno})"] if address and not owner else []
     if not owner and module.chapter and node in module.shown: where.insert(0, f"{{ref}}`explained in chapter {module.chapter[:2]} <{module.label(name)}>`")
     tail = ["", "{.where}", " · ".join(where)] if where else []
     if isinstance(node, (ast.Assign, ast.AnnAssign)):
@@ -281,7 +282,7 @@ def dividers(folder, number=4, width=720):
     "Photographs of the gallery, grey and as the model in the box colours them, and the piece of a page that lays one over the other"
     from colorize.box import gallery_photos
     from colorize.colorizer import Colorizer
-    from colorize.photos import open_photo
+    from colorize.pictures.read import open_photo
     colorizer, pieces = Colorizer.from_pretrained(), []
     with open(ROOT/"data"/"photos"/"LICENSES.csv", encoding="utf-8") as f: credits = {row["file"]: row for row in csv.DictReader(f)}
     folder.mkdir(parents=True, exist_ok=True)
@@ -351,8 +352,9 @@ def stage(folder, address):
     chapters = sorted(source.glob("[0-9][0-9]_*.ipynb"))
     by_name = {c.stem[3:]: c.stem for c in chapters}
     order = [c.stem[3:] for c in chapters]
-    paths = sorted((p for p in (ROOT/"colorize").glob("*.py") if not p.name.startswith("_")), key=lambda p: (p.stem not in order, order.index(p.stem) if p.stem in order else p.stem))
-    modules = [Module(path, by_name.get(path.stem)) for path in paths]
+    paths = [p for p in (ROOT/"colorize").rglob("*.py") if not p.name.startswith("_")]
+    place = lambda p: (p.parent.name != "colorize", p.stem not in order, order.index(p.stem) if p.stem in order else 0, p)
+    modules = [Module(path, by_name.get(path.stem) if path.parent.name == "colorize" else None) for path in sorted(paths, key=place)]
     names = {}
     for module in modules:
         module.everything, module.placed, module.shown = names, set(), []

@@ -22,7 +22,7 @@ from colorize.generators import create_generator
 torch.manual_seed(42)
 train_gan(photo_dls(size=64, bs=16), {run!r}, net=create_generator("colorize_net"), epochs=500, lr=1e-2, d_lr=5e-5, l1_weight=100, choose_every=0, preview_every=25, progress=False)
 """
-CELLS = ["""from colorize.photos import sample_photos
+CELLS = ["""from colorize.pictures.folders import sample_photos
 from colorize.widgets import *
 explorer = mood_explorer(sample_photos("valid")[4:5], OwnColours())
 explorer.sliders["hue"].value, explorer.sliders["warmth"].value = 100, .3

@@ -10,7 +10,7 @@ import re
 import sys
 from pathlib import Path
 
-NBS = Path(__file__).resolve().parent.parent/"nbs"
+from notebooks import NBS, notebooks
 
 
 def source(cell): return "".join(cell["source"])
@@ -37,4 +37,7 @@ if __name__ == "__main__":
     if len(sys.argv) != 2: sys.exit(__doc__.strip())
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    for path in sorted(NBS.glob("*.ipynb")): (folder/path.name).write_text(json.dumps(solved(json.loads(path.read_text(encoding="utf-8")))), encoding="utf-8")
+    for path in notebooks():
+        place = folder/path.relative_to(NBS)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(json.dumps(solved(json.loads(path.read_text(encoding="utf-8")))), encoding="utf-8")
