@@ -82,8 +82,9 @@ def notebook(path, *outputs):
     "A notebook with a cell for each output"
     cells = [dict(cell_type="markdown", id="a1", metadata={}, source=["# Größe\n", "and words"])]
     for i, out in enumerate(outputs):
-        cells.append(dict(cell_type="code", execution_count=None, id=f"b{i}", metadata=dict(tags=["kept"]), outputs=[out],
-                          source=[f"#| fig-alt: picture {i}\n", "show()"]))
+        source = [f"#| fig-alt: picture {i}\n", "show()"]
+        about = dict(cell_type="code", execution_count=None, id=f"b{i}", metadata=dict(tags=["kept"]))
+        cells.append(dict(about, outputs=[out], source=source))
     kernel = dict(kernelspec=dict(display_name="python3", language="python", name="python3"))
     path.write_text(as_cleaned(dict(cells=cells, metadata=kernel, nbformat=4, nbformat_minor=5)), encoding="utf-8")
     return path
@@ -152,7 +153,8 @@ def test_the_profile_stays_with_the_picture():
 def test_where_pillow_gave_both_one_is_left(tmp_path):
     coarse = io.BytesIO()
     grid().save(coarse, "JPEG")
-    both = [output({PNG: data, JPEG: coarse.getvalue()}, **{JPEG: dict(width=7)}) for data in (png(grid()), figure(bars))]
+    about = {JPEG: dict(width=7)}
+    both = [output({PNG: data, JPEG: coarse.getvalue()}, **about) for data in (png(grid()), figure(bars))]
     path = notebook(tmp_path/"a.ipynb", *both)
     assert main([str(path)]) == 0
     photo, chart = stored(path, 1), stored(path, 2)
