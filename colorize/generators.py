@@ -511,14 +511,48 @@ def create_generator(arch:str="resnet_unet", # a name in `GENERATORS`
     if arch not in GENERATORS: raise ValueError(f"there is no generator {arch!r}; there are {', '.join(GENERATORS)}")
     return GENERATORS[arch](**kwargs)
 
+# %% ../nbs/05_generators.ipynb #5d2c8e02
+_STEP = ":step"
+
+def _packed(state):
+    "Weights as whole numbers from -127 to 127, with a step for each of their first axis; what has one axis stays as it is"
+    packed = dict(state)
+    for name, w in state.items():
+        if w.is_floating_point() and w.dim() > 1:
+            rows = w.float().flatten(1)
+            step = rows.abs().amax(1).clamp(min=1e-9)/127
+            packed[name], packed[name + _STEP] = (rows/step[:, None]).round().to(torch.int8).view_as(w), step
+    return packed
+
+def _unpacked(state):
+    "What `_packed` has packed, as float32"
+    packed = {k.removesuffix(_STEP): v.float() for k, v in state.items() if k.endswith(_STEP)}
+    whole = {k: v for k, v in state.items() if not k.endswith(_STEP)}
+    return {k: v*packed[k].view(-1, *[1]*(v.dim() - 1)) if k in packed else v for k, v in whole.items()}
+
+# %% ../nbs/05_generators.ipynb #5d2c8e04
+_FLOATS = ("F16", "BF16", "F32", "F64")
+
+def _floats(found):
+    "{name: (shape, is it a float?)} from {name: (shape, kind)}; whole numbers with steps that fit count as floats, and their steps go"
+    def fits(name, shape, kind):
+        steps, kind_of_steps = found.get(name + _STEP, (None, None))
+        return kind == "I8" and len(shape) > 1 and steps == shape[:1] and kind_of_steps in _FLOATS
+    packed = {name for name, (shape, kind) in found.items() if fits(name, shape, kind)}
+    left = {name: one for name, one in found.items() if not (name.endswith(_STEP) and name.removesuffix(_STEP) in packed)}
+    return {name: (shape, kind in _FLOATS or name in packed) for name, (shape, kind) in left.items()}
+
 # %% ../nbs/05_generators.ipynb #c0b01935
 def save_generator(folder:Path|str, # is made where it is missing
                    net:nn.Module, # what to save
                    config:dict, # must hold `arch`; see `load_generator`
-): # raises NotWritten; what was there before is still there then
+                   bits:int=None, # 8: the weights as whole numbers, a quarter of float32's size; as they are unless told
+): # raises NotWritten; what was there before is still there then; ValueError for other bits
     "Write `model.safetensors` and `config.json`, both or none"
+    if bits not in (None, 8): raise ValueError(f"weights are stored as they are, or with 8 bits, not with {bits}")
     folder = Path(folder)
     state = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
+    if bits == 8: state = _packed(state)
     with written(folder/"config.json") as path, written(folder/"model.safetensors") as weights:
         path.write_text(json.dumps(config, indent=2) + "\n")
         weights.write_bytes(save(state))
@@ -592,8 +626,6 @@ def _laid_out(config, path, plain=False):
     return net
 
 # %% ../nbs/05_generators.ipynb #56f4d4f0
-_FLOATS = ("F16", "BF16", "F32", "F64")
-
 def _head(path):
     "Names, shapes and kinds of the tensors in a safetensors file"
     if not path.exists():
@@ -602,7 +634,7 @@ def _head(path):
     try:
         if _pickled(path): raise ValueError(f"it {_PICKLE}")
         with safe_open(path, "pt") as f: parts = {k: f.get_slice(k) for k in f.keys()}
-        return {k: (torch.Size(part.get_shape()), part.get_dtype() in _FLOATS) for k, part in parts.items()}
+        return _floats({k: (torch.Size(part.get_shape()), part.get_dtype()) for k, part in parts.items()})
     except (SafetensorError, ValueError, OSError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{path}: not a readable safetensors file ({_short(error)})") from error
 
@@ -615,7 +647,7 @@ def load_generator(folder:Path|str, # of a saved model
     path = _of_model(folder, "model.safetensors")
     found, net = _head(path), _laid_out(config, folder/"config.json", plain)
     _compare({k: (v.shape, v.is_floating_point()) for k, v in net.state_dict().items()}, found, path)
-    try: state = {k: v.to(torch.float32 if v.is_floating_point() else v.dtype, copy=True) for k, v in load_file(path).items()}
+    try: state = {k: v.to(torch.float32 if v.is_floating_point() else v.dtype, copy=True) for k, v in _unpacked(load_file(path)).items()}
     except (SafetensorError, OSError, RuntimeError) as error: raise ValueError(f"{path}: the weights can't be loaded ({_short(error)})") from error
     _load(net, state, path, assign=True)
     try:

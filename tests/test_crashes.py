@@ -269,6 +269,48 @@ def test_half_precision_is_read_as_what_the_network_computes_in(saved):
     assert {v.dtype for v in load_generator(saved)[0].parameters()} == {torch.float32}
 
 
+def packed(folder):
+    "The model of `folder` anew, with weights of 8 bits"
+    net, config = load_generator(folder)
+    save_generator(folder, net, config, bits=8)
+    return net
+
+
+def test_weights_of_8_bits_are_off_by_half_a_step_at_most_and_take_a_quarter(saved):
+    heavy = (saved/"model.safetensors").stat().st_size
+    before = packed(saved).state_dict()
+    after, steps = load_generator(saved)[0].state_dict(), load_file(saved/"model.safetensors")
+    assert (saved/"model.safetensors").stat().st_size < .5*heavy
+    for name, w in before.items():
+        off = (after[name] - w).abs()
+        if name + ":step" in steps:
+            assert (off.flatten(1).amax(1) <= .501*steps[name + ":step"]).all()
+        else:
+            assert (off == 0).all(), name
+    assert {v.dtype for v in after.values()} == {v.dtype for v in before.values()}
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda s: s.pop("layers.0.0.weight:step"), "another network; 1 tensors"),
+    (lambda s: s.update({"layers.0.0.weight:step": torch.ones(9)}), "another network"),
+    (lambda s: s.update({"layers.0.0.weight:step": torch.ones(8, 1000)}), "another network"),
+    (lambda s: s.update({"layers.0.0.weight:step": torch.ones(8, dtype=torch.int64)}), "another network"),
+    (lambda s: s.update({"layers.0.0.bias:step": torch.ones(8)}), "another network; 1 tensors"),
+    (lambda s: s.update({"more:step": torch.ones(8)}), "another network; 1 tensors.*more"),
+    (lambda s: into(s, "layers.0.0.weight:step", float("nan")), "damaged; 1 tensors"),
+    (lambda s: s["layers.0.0.weight:step"].fill_(3e38), "damaged|not made of numbers")])
+def test_weights_of_8_bits_that_are_wrong(saved, change, words):
+    packed(saved)
+    rewritten(saved, change)
+    refused(saved, words, "model.safetensors")
+
+
+def test_other_bits_are_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ValueError, match="with 8 bits, not with 4"):
+        save_generator(tmp_path/"m", small("scaled_unet", complexity=4), dict(arch="scaled_unet"), bits=4)
+    assert not (tmp_path/"m").exists()
+
+
 def test_weights_of_another_architecture(saved, tmp_path):
     save_generator(tmp_path/"other", small("scaled_unet", complexity=4), dict(arch="scaled_unet", arch_args=dict(complexity=4)))
     shutil.copy(tmp_path/"other"/"model.safetensors", saved)
@@ -412,6 +454,9 @@ def test_fuzz_models(tmp_path):
     for arch, args in SMALL.items():
         save_generator(tmp_path/arch, small(arch, **args), dict(arch=arch, arch_args=args, size=64, scale=dict(L_center=50., L_range=50., ab_center=0., ab_range=110.), training=dict(loss="mae")))
         seeds.append((json.loads((tmp_path/arch/"config.json").read_text()), (tmp_path/arch/"model.safetensors").read_bytes()))
+    packed(tmp_path/"scaled_unet")
+    eight = json.loads((tmp_path/"scaled_unet"/"config.json").read_text())
+    seeds.append((eight, (tmp_path/"scaled_unet"/"model.safetensors").read_bytes()))
     seeds.append((dict(arch="resnet_unet", arch_args=dict(self_attention=False, y_range=[-1, 1], size=64), size=64), seeds[0][1]))
     folder, x, seen, slowest = tmp_path/"m", torch.rand(1, 1, 40, 48), collections.Counter(), 0.
     folder.mkdir()
