@@ -33,7 +33,7 @@ setup(
         *(f"Programming Language :: Python :: {version}" for version in pythons),
     ],
     packages=find_packages(HERE, include=[cfg["lib_path"], f"{cfg['lib_path']}.*"]),
-    package_data={cfg["lib_path"]: ["pretrained/*", "pretrained/*/*/*"]},
+    package_data={cfg["lib_path"]: ["*.pyi", "pretrained/*", "pretrained/*/*/*"]},
     install_requires=lines("requirements"),
     extras_require={name: lines(f"{name}_requirements") for name in lines("extras")},
     entry_points={
