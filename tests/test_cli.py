@@ -9,13 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+import nursery
 import pytest
 from PIL import Image
 
 
-def run(command, *args, cwd=None):
+def run(command, *args, cwd=None, real=False):
     program = str(Path(sys.executable).with_name(command))
-    return subprocess.run([program, *map(str, args)], cwd=cwd, text=True, capture_output=True)
+    return nursery.run([program, *map(str, args)], cwd=cwd, real=real, text=True, capture_output=True)
 
 
 def digest(folder): return {f: hashlib.sha1(f.read_bytes()).hexdigest() for f in folder.rglob("*") if f.is_file()}
@@ -122,7 +123,7 @@ def test_a_training_that_is_told_to_end_says_so_and_goes_on(tmp_path, number, na
     (tmp_path/"colour").mkdir()
     for file in sample_photos("valid")[:6]: shutil.copy(file, tmp_path/"colour")
     command, losses = ["colorize-train", "colour", "--epochs", "500", "--batch-size", "4", "--size", "32"], tmp_path/"runs"/"colorizer"/"losses.csv"
-    process = subprocess.Popen([str(Path(sys.executable).with_name(command[0])), *command[1:]], cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = nursery.Popen([str(Path(sys.executable).with_name(command[0])), *command[1:]], cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         deadline = time.time() + 300
         while not (losses.exists() and losses.read_text().count("\n") > 3) and process.poll() is None and time.time() < deadline: time.sleep(.1)

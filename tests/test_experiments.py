@@ -1,6 +1,7 @@
 "Sweeps: what is refused, what is killed and continued, what fails beside others, and the reports' experiments in their short form"
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -224,10 +225,28 @@ def test_the_long_forms_can_be_run_and_differ_from_the_base_in_what_they_say():
     with pytest.raises(ConfigError, match="did you mean E-alpha?"): report_sweep("E-alhpa")
 
 
+def one_epoch(settings): return {name: min(value, 1) if name.endswith(".epochs") else value for name, value in settings.items()}
+
+
+@pytest.fixture(scope="module")
+def few_photos(tmp_path_factory):
+    "48 of the sample photographs to train on and 8 to measure on"
+    from colorize.photos import sample_photos
+    folder = tmp_path_factory.mktemp("few")
+    for part, n in (("train", 48), ("valid", 8)):
+        (folder/part).mkdir()
+        for file in sample_photos(part)[:n]: shutil.copy(file, folder/part)
+    return str(folder)
+
+
+@pytest.mark.parametrize("form", ["one epoch", pytest.param("as told", marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", list(REPORTS))
-def test_the_short_form_of_every_report(name, tmp_path, monkeypatch):
-    "On 48 of the sample photographs, with one seed, in this process"
+def test_the_short_form_of_every_report(name, form, tmp_path, monkeypatch, few_photos):
+    "On 48 of the sample photographs, with one seed, in this process: one epoch at 32 px, and with --long as many epochs at the size that the report says"
     report = replace(REPORTS[name], short={**REPORTS[name].short, "data.limit": 48})
+    if form == "one epoch":
+        small = {"data.photos": few_photos, "data.size": 32}
+        report = replace(report, base=one_epoch(report.base), short=one_epoch(report.short) | small, vary={k: one_epoch(v) for k, v in report.vary.items()})
     monkeypatch.setitem(REPORTS, name, report)
     sweep = report_sweep(name, folder=tmp_path, seeds=(1,))
     for folder in sweep._claimed(): run_experiment(json.loads((folder/"experiment.json").read_text()), folder)
