@@ -6,6 +6,7 @@ import sys
 import textwrap
 import time
 
+import nursery
 import numpy as np
 import pytest
 import torch
@@ -227,7 +228,7 @@ def test_a_link_in_the_folder_of_copies_counts_as_a_photograph_in_it(colours, tm
 def test_killed_while_copying_only_whole_files_are_found(colours, tmp_path):
     files, out = find_photos(colours), tmp_path/"out"
     code = f"from colorize.batches import *; from colorize.photos import *; augment_folder(find_photos({str(colours)!r}), {str(out)!r}, 150, 96, progress=False)"
-    process, deadline = subprocess.Popen([sys.executable, "-c", code]), time.time() + 120
+    process, deadline = nursery.Popen([sys.executable, "-c", code]), time.time() + 120
     while process.poll() is None and time.time() < deadline and not (out.exists() and len(list(out.iterdir())) > 200): time.sleep(.01)
     assert process.poll() is None, "the copying ended before it could be killed"
     os.kill(process.pid, signal.SIGKILL)

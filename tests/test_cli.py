@@ -111,7 +111,7 @@ def test_nothing_is_saved_that_was_not_asked_for(tmp_path):
     from colorize.photos import sample_photos
     (tmp_path/"colour").mkdir()
     for file in sample_photos("valid")[:6]: shutil.copy(file, tmp_path/"colour")
-    result = run("colorize-train", tmp_path/"colour", "--epochs", 1, "--save-images", "false", "--save-model", "false", "--batch-size", 4, "--size", 32, cwd=tmp_path)
+    result = run("colorize-train", tmp_path/"colour", "--epochs", 1, "--save-images", "false", "--save-model", "false", "--batch-size", 4, "--size", 32, cwd=tmp_path, real=True)
     assert result.returncode == 0, result.stderr
     assert [f.name for f in (tmp_path/"runs"/"colorizer").iterdir()] == ["losses.csv"]
 
@@ -170,7 +170,7 @@ def test_evaluating_a_folder(model, tmp_path):
     (tmp_path/"colour").mkdir()
     for file in sample_photos("valid")[:5]: shutil.copy(file, tmp_path/"colour")
     Image.effect_noise((80, 80), 40).save(tmp_path/"colour"/"grey.png")
-    result = run("colorize-evaluate", tmp_path/"colour", "--model", model, "--against", model, "--size", 64, "--csv", tmp_path/"s.csv", "--grid", tmp_path/"g.png")
+    result = run("colorize-evaluate", tmp_path/"colour", "--model", model, "--against", model, "--size", 64, "--csv", tmp_path/"s.csv", "--grid", tmp_path/"g.png", real=True)
     assert result.returncode == 0, result.stderr
     assert "N = 5 photographs, 1 grey left out" in result.stdout and "ΔE2000" in result.stdout and "neither" in result.stdout
     assert len(pd.read_csv(tmp_path/"s.csv")) == 5 and Image.open(tmp_path/"g.png").width > 300

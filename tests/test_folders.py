@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import nursery
 import numpy as np
 import pytest
 from PIL import Image
@@ -78,7 +79,7 @@ def test_a_thousand_photographs_killed_three_times(tiny, tmp_path, capsys, n, ba
     command = [PROGRAM, str(box), "--out", str(out), "--model", tiny, "--size", "32", "--jobs", str(jobs)]
     seen = {}
     for moment in sorted(rng.uniform(.05, .9) for _ in range(kills)):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = nursery.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while not (out/MANIFEST).exists() or (out/MANIFEST).read_bytes().count(b"\n") < moment*n:
             assert process.poll() is None, "it ended before it was killed"
             time.sleep(.002)

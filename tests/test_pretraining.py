@@ -7,6 +7,7 @@ import sys
 import textwrap
 import time
 
+import nursery
 import pytest
 import torch
 import torch.nn.functional as F
@@ -32,7 +33,7 @@ RUN = textwrap.dedent("""
 """)
 
 
-def start(run, resume="new"): return subprocess.Popen([sys.executable, "-c", RUN, str(run), resume])
+def start(run, resume="new"): return nursery.Popen([sys.executable, "-c", RUN, str(run), resume])
 
 
 def test_killed_and_resumed_twice_ends_like_the_uninterrupted_run(tmp_path):

@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 
 import fsspec
+import nursery
 import pandas as pd
 import pytest
 import torch
@@ -85,7 +86,7 @@ def two(folder, code):
     "Start two processes that run `code` as torchrun would start them, from one that has imported everything; (process, their ids)"
     (folder/"train.py").write_text(TRAIN + PAIR + code)
     env = dict(os.environ, OMP_NUM_THREADS="1", PYTHONWARNINGS="ignore")
-    process = subprocess.Popen([sys.executable, folder/"train.py"], env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = nursery.Popen([sys.executable, folder/"train.py"], env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     return process, [int(pid) for pid in process.stdout.readline().split()]
 
 
