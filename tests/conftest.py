@@ -18,7 +18,17 @@ def pytest_configure(config):
     nursery.everything_real |= config.getoption("--long")
 
 
+# With two workers a file goes to the one that is free; so both end together if the longest come first.
+LONGEST_FIRST = ["experiments", "scale", "cli", "crashes", "engines", "packaging", "docs", "browser", "folders", "widgets", "box"]
+
+
+def place(item):
+    name = item.path.stem.removeprefix("test_")
+    return LONGEST_FIRST.index(name) if name in LONGEST_FIRST else len(LONGEST_FIRST)
+
+
 def pytest_collection_modifyitems(config, items):
+    items.sort(key=place)
     if config.getoption("--long"): return
     for item in items:
         if item.get_closest_marker("long"): item.add_marker(pytest.mark.skip(reason="takes minutes; with --long"))

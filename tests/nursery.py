@@ -1,7 +1,7 @@
 """Programs that start at once, because they are forked from a process that has imported everything.
 
 To import torch, torchvision and fastai takes six seconds of a core, and the tests start a hundred programs. `run` and `Popen` are those of `subprocess`
-for `[sys.executable, "-c", code, …]`, `[sys.executable, "file.py", …]` and the package's own commands; `real=True`, or `--long` for all of them, starts
+for `[sys.executable, "-c", code, …]`, `[sys.executable, "file.py", …]` and the package's own commands; `real=True`, or `--long` for most of them, starts
 a process of its own, as a user does. What is about the start itself (how quick it is, what it imports, how much memory it owns) is no matter for a nursery.
 """
 import json
@@ -178,10 +178,12 @@ class Forked(subprocess.Popen):
         return self.returncode
 
 
-def Popen(args, *, real=False, **kwargs): return (subprocess.Popen if real or everything_real or _understood(args) is None else Forked)(args, **kwargs)
+def Popen(args, *, real=None, **kwargs):
+    if real is None: real = everything_real
+    return (subprocess.Popen if real or _understood(args) is None else Forked)(args, **kwargs)
 
 
-def run(args, *, real=False, capture_output=False, timeout=None, check=False, **kwargs):
+def run(args, *, real=None, capture_output=False, timeout=None, check=False, **kwargs):
     "As `subprocess.run`"
     if capture_output: kwargs |= dict(stdout=PIPE, stderr=PIPE)
     with Popen(args, real=real, **kwargs) as process:

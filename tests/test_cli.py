@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 
-def run(command, *args, cwd=None, real=False):
+def run(command, *args, cwd=None, real=None):
     program = str(Path(sys.executable).with_name(command))
     return nursery.run([program, *map(str, args)], cwd=cwd, real=real, text=True, capture_output=True)
 

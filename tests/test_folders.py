@@ -68,7 +68,7 @@ def whole(out):
     return visible
 
 
-@pytest.mark.parametrize("n, bad, jobs, kills", [(1000, 30, 2, 3), (100, 5, 1, 1)])
+@pytest.mark.parametrize("n, bad, jobs, kills", [pytest.param(1000, 30, 2, 3, marks=pytest.mark.long), (300, 9, 2, 3), (100, 5, 1, 1)])
 def test_a_thousand_photographs_killed_three_times(tiny, tmp_path, capsys, n, bad, jobs, kills):
     rng = random.Random(jobs)
     box, out = tmp_path/"box", tmp_path/"out"

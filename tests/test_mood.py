@@ -318,7 +318,7 @@ def test_wrong_settings_of_the_colorizer_get_a_sentence(colorizer, photo):
 
 # the commands
 
-def command(name, *args, cwd=None, real=False):
+def command(name, *args, cwd=None, real=None):
     return nursery.run([str(Path(sys.executable).with_name(name)), *map(str, args)], cwd=cwd, real=real, text=True, capture_output=True)
 
 
