@@ -267,10 +267,11 @@ class Bench:
         self.dtype = fast_dtype(device) or torch.float32
         self.bandwidth, self.rate = bandwidth(device), matrix_rate(device, self.dtype)
         torch.manual_seed(0)
-        self.colorizers = {}
         for name, (arch, args) in NETWORKS.items():
             save_generator(self.folder/name, create_generator(arch, **args), dict(arch=arch, arch_args=args, scale=LabScale().to_dict(), size=256))
-            self.colorizers[name] = Colorizer.from_pretrained(self.folder/name, str(device))
+
+    @functools.cached_property
+    def colorizers(self): return {name: Colorizer.from_pretrained(self.folder/name, str(self.device)) for name in NETWORKS}
 
     @functools.cached_property
     def engines(self):
