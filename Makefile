@@ -1,4 +1,4 @@
-# make demo: train on the sample photographs and colorize some.    make test: all checks and tests.
+# make demo: train on the sample photographs and colorize some.    make test: all checks and tests; with TEST_OPTIONS=--long the long forms too.
 # make app: sliders in the browser, MODEL=folder for a model of your own.    make lab: the course in JupyterLab.    make readme: README.md from nbs/index.ipynb.    make shrink: the notebooks' pictures, small.    make docs: the course and the reference as a site, in _docs.    make bench: how fast is it, beside the usual way?    make clean: away with what was made.
 # Each of them sets up what it needs: a virtual environment in .venv, with the package installed in it.
 
@@ -17,7 +17,7 @@ test: $(STAMP)
 	@$(BIN)/python tools/check_export.py
 	@set -e; export PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 TMPDIR="$$(mktemp -d)"; trap 'rm -rf "$$TMPDIR"' EXIT; \
 	echo "Running the notebooks, with their exercises solved …"; rm -rf _solved; python tools/solved.py _solved; nbdev-test _solved --n-workers 2 --timing; \
-	echo "Running the tests …"; python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests
+	echo "Running the tests …"; python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(TEST_OPTIONS) tests
 
 export: $(STAMP)
 	@$(BIN)/nbdev-export

@@ -10,6 +10,7 @@ multiply-adds over the rate at which it multiplies large matrices, both measured
 import argparse
 import contextlib
 import ctypes
+import functools
 import io
 import json
 import os
@@ -266,12 +267,16 @@ class Bench:
         self.dtype = fast_dtype(device) or torch.float32
         self.bandwidth, self.rate = bandwidth(device), matrix_rate(device, self.dtype)
         torch.manual_seed(0)
-        self.colorizers, self.engines = {}, {}
         for name, (arch, args) in NETWORKS.items():
             save_generator(self.folder/name, create_generator(arch, **args), dict(arch=arch, arch_args=args, scale=LabScale().to_dict(), size=256))
-            self.colorizers[name] = Colorizer.from_pretrained(self.folder/name, str(device))
-        for engine, package in (("onnx", "onnxruntime"), ("openvino", "openvino")):
-            if find_spec(package): self.engines |= {f"{name}, {engine}": Colorizer.from_pretrained(self.folder/name, "cpu", engine=engine) for name in NETWORKS}
+
+    @functools.cached_property
+    def colorizers(self): return {name: Colorizer.from_pretrained(self.folder/name, str(self.device)) for name in NETWORKS}
+
+    @functools.cached_property
+    def engines(self):
+        there = [engine for engine, package in (("onnx", "onnxruntime"), ("openvino", "openvino")) if find_spec(package)]
+        return {f"{name}, {engine}": Colorizer.from_pretrained(self.folder/name, "cpu", engine=engine) for engine in there for name in NETWORKS}
 
     def work(self, name, size): return work(self.colorizers[name].net, size)
 

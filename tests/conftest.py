@@ -3,13 +3,35 @@ import signal
 import sys
 from pathlib import Path
 
+import nursery
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT/"tools"))
 
 
-def pytest_addoption(parser): parser.addoption("--run-all", action="store_true", help="Restart & Run All of every chapter in Jupyter, too")
+def pytest_addoption(parser): parser.addoption("--long", action="store_true", help="the long forms too, which are marked so: about an hour more on one core")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "long: takes minutes, and is run with --long only")
+    nursery.everything_real |= config.getoption("--long")
+
+
+# With two workers a file goes to the one that is free; so both end together if the longest come first.
+LONGEST_FIRST = ["experiments", "scale", "cli", "crashes", "engines", "packaging", "docs", "browser", "folders", "widgets", "box"]
+
+
+def place(item):
+    name = item.path.stem.removeprefix("test_")
+    return LONGEST_FIRST.index(name) if name in LONGEST_FIRST else len(LONGEST_FIRST)
+
+
+def pytest_collection_modifyitems(config, items):
+    items.sort(key=place)
+    if config.getoption("--long"): return
+    for item in items:
+        if item.get_closest_marker("long"): item.add_marker(pytest.mark.skip(reason="takes minutes; with --long"))
 
 
 # Whoever is started by a shell in the background has Ctrl-C switched off, and so have his children; some tests press it.
@@ -20,6 +42,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def own_cache(tmp_path_factory):
     "Decoded photographs of the tests go to a folder of their own"
     os.environ["COLORIZE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def nursery_ends():
+    yield
+    nursery.close_server()
 
 
 @pytest.fixture(scope="session")

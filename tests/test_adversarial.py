@@ -3,11 +3,11 @@ import copy
 import inspect
 import os
 import signal
-import subprocess
 import sys
 import textwrap
 import time
 
+import nursery
 import pandas as pd
 import pytest
 import torch
@@ -205,7 +205,7 @@ RUN = textwrap.dedent("""
 """)
 
 
-def start(run, resume="new"): return subprocess.Popen([sys.executable, "-c", RUN, str(run), resume])
+def start(run, resume="new"): return nursery.Popen([sys.executable, "-c", RUN, str(run), resume])
 
 
 def step_of(run):

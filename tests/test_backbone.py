@@ -2,13 +2,13 @@
 import os
 import re
 import signal
-import subprocess
 import sys
 import textwrap
 import time
 from functools import partial
 from pathlib import Path
 
+import nursery
 import numpy as np
 import pandas as pd
 import pytest
@@ -191,7 +191,7 @@ RUN = textwrap.dedent("""
 """)
 
 
-def start(run, resume="new", minutes=5): return subprocess.Popen([sys.executable, "-c", RUN, str(run), resume, str(ROOT/"tests"), str(minutes)])
+def start(run, resume="new", minutes=5): return nursery.Popen([sys.executable, "-c", RUN, str(run), resume, str(ROOT/"tests"), str(minutes)])
 
 
 def load_step(run):

@@ -9,13 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+import nursery
 import pytest
 from PIL import Image
 
 
-def run(command, *args, cwd=None):
+def run(command, *args, cwd=None, real=None):
     program = str(Path(sys.executable).with_name(command))
-    return subprocess.run([program, *map(str, args)], cwd=cwd, text=True, capture_output=True)
+    return nursery.run([program, *map(str, args)], cwd=cwd, real=real, text=True, capture_output=True)
 
 
 def digest(folder): return {f: hashlib.sha1(f.read_bytes()).hexdigest() for f in folder.rglob("*") if f.is_file()}
@@ -110,7 +111,7 @@ def test_nothing_is_saved_that_was_not_asked_for(tmp_path):
     from colorize.pictures.folders import sample_photos
     (tmp_path/"colour").mkdir()
     for file in sample_photos("valid")[:6]: shutil.copy(file, tmp_path/"colour")
-    result = run("colorize-train", tmp_path/"colour", "--epochs", 1, "--save-images", "false", "--save-model", "false", "--batch-size", 4, "--size", 32, cwd=tmp_path)
+    result = run("colorize-train", tmp_path/"colour", "--epochs", 1, "--save-images", "false", "--save-model", "false", "--batch-size", 4, "--size", 32, cwd=tmp_path, real=True)
     assert result.returncode == 0, result.stderr
     assert [f.name for f in (tmp_path/"runs"/"colorizer").iterdir()] == ["losses.csv"]
 
@@ -122,7 +123,7 @@ def test_a_training_that_is_told_to_end_says_so_and_goes_on(tmp_path, number, na
     (tmp_path/"colour").mkdir()
     for file in sample_photos("valid")[:6]: shutil.copy(file, tmp_path/"colour")
     command, losses = ["colorize-train", "colour", "--epochs", "500", "--batch-size", "4", "--size", "32"], tmp_path/"runs"/"colorizer"/"losses.csv"
-    process = subprocess.Popen([str(Path(sys.executable).with_name(command[0])), *command[1:]], cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = nursery.Popen([str(Path(sys.executable).with_name(command[0])), *command[1:]], cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         deadline = time.time() + 300
         while not (losses.exists() and losses.read_text().count("\n") > 3) and process.poll() is None and time.time() < deadline: time.sleep(.1)
@@ -169,7 +170,7 @@ def test_evaluating_a_folder(model, tmp_path):
     (tmp_path/"colour").mkdir()
     for file in sample_photos("valid")[:5]: shutil.copy(file, tmp_path/"colour")
     Image.effect_noise((80, 80), 40).save(tmp_path/"colour"/"grey.png")
-    result = run("colorize-evaluate", tmp_path/"colour", "--model", model, "--against", model, "--size", 64, "--csv", tmp_path/"s.csv", "--grid", tmp_path/"g.png")
+    result = run("colorize-evaluate", tmp_path/"colour", "--model", model, "--against", model, "--size", 64, "--csv", tmp_path/"s.csv", "--grid", tmp_path/"g.png", real=True)
     assert result.returncode == 0, result.stderr
     assert "N = 5 photographs, 1 grey left out" in result.stdout and "ΔE2000" in result.stdout and "neither" in result.stdout
     assert len(pd.read_csv(tmp_path/"s.csv")) == 5 and Image.open(tmp_path/"g.png").width > 300

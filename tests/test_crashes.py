@@ -12,13 +12,13 @@ import signal
 import struct
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 import warnings
 from pathlib import Path
 
 import numpy as np
+import nursery as forked
 import pandas as pd
 import pytest
 import torch
@@ -42,42 +42,17 @@ posix = pytest.mark.skipif(os.name == "nt", reason="needs fork and signals")
 
 # ---------------------------------------------------------------- processes that start quickly, because they are forked from one that has imported everything
 
-NURSERY = textwrap.dedent("""
-    import json, os, signal, sys, traceback
-    import torch
-    torch.set_num_threads(1)
-    import colorize.adversarial, colorize.pictures.formats
-    for line in sys.stdin:
-        kind, what = json.loads(line)
-        if kind == "wait": print(os.waitstatus_to_exitcode(os.waitpid(what, 0)[1]), flush=True); continue
-        pid = os.fork()
-        if pid: print(pid, flush=True); continue
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        out = os.open(what["log"], os.O_WRONLY|os.O_CREAT|os.O_TRUNC)
-        os.dup2(out, 1), os.dup2(out, 2)
-        code = 0
-        try: exec(what["code"], {})
-        except SystemExit as error: code = error.code
-        except BaseException: traceback.print_exc(); code = 1
-        sys.stdout.flush(), sys.stderr.flush()
-        os._exit(code)
-""")
-
-
 class Nursery:
-    def __init__(self, folder):
-        self.log = folder/"log.txt"
-        env = dict(os.environ, OMP_NUM_THREADS="1", PYTHONWARNINGS="ignore")
-        self.process = subprocess.Popen([sys.executable, "-c", NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+    "Processes by their ids, whose words go to a file"
+    def __init__(self, folder): self.log, self.children = folder/"log.txt", {}
 
-    def ask(self, *what):
-        self.process.stdin.write(json.dumps(what) + "\n")
-        self.process.stdin.flush()
-        return int(self.process.stdout.readline())
+    def start(self, code, log=None):
+        with open(log or self.log, "w") as said:
+            child = forked.Popen([sys.executable, "-c", code], real=False, stdout=said, stderr=said, env=dict(os.environ, OMP_NUM_THREADS="1", PYTHONWARNINGS="ignore"))
+        self.children[child.pid] = child
+        return child.pid
 
-    def start(self, code, log=None): return self.ask("start", dict(code=code, log=str(log or self.log)))
-    def wait(self, pid): return self.ask("wait", pid)
+    def wait(self, pid): return self.children.pop(pid).wait()
     def run(self, code):
         code = self.wait(self.start(code))
         return code, self.log.read_text()
@@ -86,10 +61,7 @@ class Nursery:
 @pytest.fixture(scope="module")
 def nursery(tmp_path_factory, own_cache):
     if os.name == "nt": pytest.skip("needs fork")
-    nursery = Nursery(tmp_path_factory.mktemp("nursery"))
-    yield nursery
-    nursery.process.stdin.close()
-    nursery.process.wait(timeout=30)
+    return Nursery(tmp_path_factory.mktemp("nursery"))
 
 
 DIES = """

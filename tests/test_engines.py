@@ -1,7 +1,7 @@
 """Other engines than PyTorch: the same colours, or a sentence."""
-import subprocess
 import sys
 
+import nursery
 import numpy as np
 import pytest
 import torch
@@ -62,7 +62,7 @@ sys.modules[{package!r}] = None
 from colorize.cli import colorize
 try: colorize({str(photos/'a.jpg')!r}, model={str(model)!r}, engine={engine!r})
 except Exception as error: print(type(error).__name__, error)"""
-    run = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True)
+    run = nursery.run([sys.executable, "-c", code], text=True, capture_output=True)
     assert run.returncode == 0 and "CliError" in run.stdout and f"needs the package {package}" in run.stdout, run.stdout + run.stderr
 
 

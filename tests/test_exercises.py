@@ -42,9 +42,10 @@ def test_the_hint_comes_after_three_wrong_answers_and_a_failing_answer_is_wrong(
     assert [asked(a) for a in (None, (3, None), 0, "a", 1, 2)] == ["not yet", "not yet", "not right", "not right", "not right; a hint: more than one", "right"]
 
 
+@pytest.mark.long
 @chapters
-def test_restart_and_run_all(chapter, request):
-    if not request.config.getoption("--run-all"): pytest.skip("every chapter in Jupyter: a quarter of an hour, with --run-all")
+def test_restart_and_run_all(chapter):
+    "Every chapter in Jupyter: a quarter of an hour"
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     nb = nbformat.read(chapter, 4)
     nb.cells = [c for c in nb.cells if not re.match(r"#\| *(slow|cuda|weights|notest)", source(c))]

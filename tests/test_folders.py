@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import nursery
 import numpy as np
 import pytest
 from PIL import Image
@@ -69,7 +70,7 @@ def whole(out):
     return visible
 
 
-@pytest.mark.parametrize("n, bad, jobs, kills", [(1000, 30, 2, 3), (100, 5, 1, 1)])
+@pytest.mark.parametrize("n, bad, jobs, kills", [pytest.param(1000, 30, 2, 3, marks=pytest.mark.long), (300, 9, 2, 3), (100, 5, 1, 1)])
 def test_a_thousand_photographs_killed_three_times(tiny, tmp_path, capsys, n, bad, jobs, kills):
     rng = random.Random(jobs)
     box, out = tmp_path/"box", tmp_path/"out"
@@ -80,7 +81,7 @@ def test_a_thousand_photographs_killed_three_times(tiny, tmp_path, capsys, n, ba
     command = [PROGRAM, str(box), "--out", str(out), "--model", tiny, "--size", "32", "--jobs", str(jobs)]
     seen = {}
     for moment in sorted(rng.uniform(.05, .9) for _ in range(kills)):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = nursery.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while not (out/MANIFEST).exists() or (out/MANIFEST).read_bytes().count(b"\n") < moment*n:
             assert process.poll() is None, "it ended before it was killed"
             time.sleep(.002)

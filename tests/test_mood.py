@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nursery
 import numpy as np
 import pytest
 import torch
@@ -317,8 +318,8 @@ def test_wrong_settings_of_the_colorizer_get_a_sentence(colorizer, photo):
 
 # the commands
 
-def command(name, *args, cwd=None):
-    return subprocess.run([str(Path(sys.executable).with_name(name)), *map(str, args)], cwd=cwd, text=True, capture_output=True)
+def command(name, *args, cwd=None, real=None):
+    return nursery.run([str(Path(sys.executable).with_name(name)), *map(str, args)], cwd=cwd, real=real, text=True, capture_output=True)
 
 
 @pytest.fixture(scope="module")
@@ -377,7 +378,7 @@ def test_colorize_train_in_a_mood(folder, tmp_path):
 
 def test_every_option_says_its_unit_or_meaning_without_loading_torch():
     for name, options in {"colorize": ("hue", "warmth", "saturation", "vibrance", "max-chroma"), "colorize-train": ("hue", "warmth", "saturation", "vibrance")}.items():
-        text = " ".join(command(name, "--help").stdout.split())
+        text = " ".join(command(name, "--help", real=True).stdout.split())
         for option in options: assert f"--{option} " in text
         assert "degrees" in text and "4000 K" in text and "factor" in text
     assert subprocess.run([sys.executable, "-c", "import colorize.cli, sys; sys.exit('torch' in sys.modules)"]).returncode == 0

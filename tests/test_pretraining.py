@@ -1,4 +1,5 @@
 """A run that is killed without warning, and what else may happen to a run."""
+import json
 import os
 import platform
 import signal
@@ -7,6 +8,7 @@ import sys
 import textwrap
 import time
 
+import nursery
 import pytest
 import torch
 import torch.nn.functional as F
@@ -23,7 +25,7 @@ from colorize.runs.log import LossLog, read_losses
 from colorize.runs.stop import stop_run
 
 RUN = textwrap.dedent("""
-    import sys, torch
+    import json, sys, torch
     from colorize.batches import photo_dls
     from colorize.pictures.folders import sample_photos
     from colorize.pretraining import pretrain
@@ -31,17 +33,19 @@ RUN = textwrap.dedent("""
     torch.set_num_threads(1)
     files = sample_photos("train")
     dls = photo_dls((files[:24], files[24:28]), size=32, bs=4, progress=False)
-    pretrain(dls, run, epochs=5, lr=5e-4, preview_every=0, checkpoint_minutes=0.005, resume=resume, precise=True, progress=False)
+    pretrain(dls, run, lr=5e-4, preview_every=0, resume=resume, precise=True, progress=False, **json.loads(sys.argv[3]))
 """)
 
 
-def start(run, resume="new"): return subprocess.Popen([sys.executable, "-c", RUN, str(run), resume])
+def start(run, options, resume="new"): return nursery.Popen([sys.executable, "-c", RUN, str(run), resume, json.dumps(options)])
 
 
-def test_killed_and_resumed_twice_ends_like_the_uninterrupted_run(tmp_path):
-    assert start(tmp_path/"whole").wait(timeout=300) == 0
+@pytest.mark.parametrize("options", [dict(arch="scaled_unet", arch_args=dict(complexity=4), epochs=30, checkpoint_minutes=.001),
+                                     pytest.param(dict(epochs=5, checkpoint_minutes=.005), marks=pytest.mark.long)], ids=["a small network", "the usual one"])
+def test_killed_and_resumed_twice_ends_like_the_uninterrupted_run(tmp_path, options):
+    assert start(tmp_path/"whole", options).wait(timeout=300) == 0
     kills = 0
-    process = start(tmp_path/"killed")
+    process = start(tmp_path/"killed", options)
     while kills < 2:
         before = load_step(tmp_path/"killed")
         deadline = time.time() + 120
@@ -51,10 +55,10 @@ def test_killed_and_resumed_twice_ends_like_the_uninterrupted_run(tmp_path):
         process.wait()
         kills += 1
         assert not (tmp_path/"killed"/"model.safetensors").exists()
-        process = start(tmp_path/"killed", "resume")
+        process = start(tmp_path/"killed", options, "resume")
     assert process.wait(timeout=300) == 0
     whole, killed = read_losses(tmp_path/"whole"), read_losses(tmp_path/"killed")
-    assert whole.step.tolist() == killed.step.tolist() and len(whole.loss.dropna()) == 30
+    assert whole.step.tolist() == killed.step.tolist() and len(whole.loss.dropna()) == 6*options["epochs"]
     torch.testing.assert_close(torch.tensor(whole.loss.values), torch.tensor(killed.loss.values), atol=2e-3, rtol=.02, equal_nan=True)
     torch.testing.assert_close(torch.tensor(whole.lr.values), torch.tensor(killed.lr.values), atol=0, rtol=1e-3, equal_nan=True)
     assert (tmp_path/"killed"/"model.safetensors").exists() and not (tmp_path/"killed"/"checkpoint.pt").exists()

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nursery
 import pytest
 from safetensors.torch import load_file
 
@@ -87,11 +88,11 @@ def test_the_recipes_of_the_project_can_be_read():
 
 def test_the_command(place):
     command = [str(Path(sys.executable).with_name("colorize-recipe")), place/"recipe.yaml", place/"photos", "--run", place/"run"]
-    stopped = subprocess.run([*command, "--max-minutes", "0"], text=True, capture_output=True)
+    stopped = nursery.run([*command, "--max-minutes", "0"], text=True, capture_output=True)
     assert stopped.returncode == 0 and "the same command goes on" in stopped.stdout, stopped.stderr
     done = subprocess.run(command, text=True, capture_output=True)
     assert done.returncode == 0 and f"the model is in {place/'run'/'third'}" in done.stdout, done.stderr
-    wrong = subprocess.run([command[0], place/"no.yaml", place/"photos"], text=True, capture_output=True)
+    wrong = nursery.run([command[0], place/"no.yaml", place/"photos"], text=True, capture_output=True)
     assert wrong.returncode == 1 and "no such recipe" in wrong.stderr and "Traceback" not in wrong.stderr
     publish(place/"run"/"third", place/"box", size=96)
     assert load_config(place/"box")["size"] == 96 and load_generator(place/"box")

@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 
 import fsspec
+import nursery
 import pandas as pd
 import pytest
 import torch
@@ -88,7 +89,7 @@ def two(folder, code):
     "Start two processes that run `code` as torchrun would start them, from one that has imported everything; (process, their ids)"
     (folder/"train.py").write_text(TRAIN + PAIR + code)
     env = dict(os.environ, OMP_NUM_THREADS="1", PYTHONWARNINGS="ignore")
-    process = subprocess.Popen([sys.executable, folder/"train.py"], env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = nursery.Popen([sys.executable, folder/"train.py"], env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     return process, [int(pid) for pid in process.stdout.readline().split()]
 
 
@@ -158,7 +159,7 @@ def test_the_command_under_torchrun_ends_in_order(tmp_path):
         process.terminate()
         process.wait(60)
     said, run = (tmp_path/"log.txt").read_text(), tmp_path/"runs"/"r"
-    assert said.count("ended by SIGTERM") == 2 and len({*re.findall(r"(\S+: ended by SIGTERM after step \d+; its checkpoint is written, and it can be resumed)", said)}) == 1, said
+    assert said.count("ended by SIGTERM") == 2 and len({*re.findall(rf"({re.escape(str(run))}: ended by SIGTERM after step \d+; its checkpoint is written, and it can be resumed)", said)}) == 1, said
     assert [f.name for f in run.iterdir() if f.name.startswith(".")] == [] and (run/"checkpoint.pt").exists()
 
 
