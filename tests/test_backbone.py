@@ -18,9 +18,9 @@ from safetensors import safe_open
 from torch import nn
 from torchvision.models import resnet18
 
-from colorize.backbone import Teacher, agreement, distil, distil_loss, divergence, grey_resnet18, lite0_teacher, save_backbone, taught_dls, teacher_answers
 from colorize.batches import PhotoCrops, PhotoStore, encode_bytes, photo_dls, train_crops
 from colorize.generators import LiteUnet, ScaledUNet, body_of, create_generator, lite_body, resnet_unet
+from colorize.models.distillation import Teacher, agreement, distil, distil_loss, divergence, grey_resnet18, lite0_teacher, save_backbone, taught_dls, teacher_answers
 from colorize.pictures.folders import sample_photos
 from colorize.pretraining import pretrain
 from colorize.runs.log import read_losses
@@ -179,7 +179,7 @@ RUN = textwrap.dedent("""
     import sys, torch
     from torch import nn
     sys.path.insert(0, sys.argv[3])
-    from colorize.backbone import distil, taught_dls
+    from colorize.models.distillation import distil, taught_dls
     from colorize.pictures.folders import sample_photos
     from test_backbone import ColourTeacher
     torch.set_num_threads(1)

@@ -29,7 +29,8 @@ import colorize.basics as basics
 from colorize.adversarial import save_fakes
 from colorize.basics import NotWritten, Taken, taken, written
 from colorize.batches import PhotoStore, augment_folder, photo_dls
-from colorize.generators import MAX_WEIGHTS, create_generator, load_config, load_generator, resnet_body, resnet_unet, save_generator
+from colorize.generators import create_generator, resnet_body, resnet_unet
+from colorize.models.store import MAX_WEIGHTS, load_config, load_generator, save_generator
 from colorize.pictures.folders import sample_photos
 from colorize.pictures.formats import PhotoError
 from colorize.pretraining import pretrain
@@ -198,7 +199,7 @@ def test_a_description_cannot_name_another_file(saved, tmp_path):
 
 HUGE = """
 import resource, time
-from colorize.generators import load_generator
+from colorize.models.store import load_generator
 resource.setrlimit(resource.RLIMIT_AS, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*1024 + 6*10**9,)*2)
 before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.time()
 try: load_generator({folder!r})

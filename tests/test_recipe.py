@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from colorize.generators import load_config, load_generator
+from colorize.models.store import load_config, load_generator
 from colorize.pictures.folders import sample_photos
 from colorize.recipe import follow, publish, read_recipe
 
