@@ -1,5 +1,5 @@
 # make demo: train on the sample photographs and colorize some.    make test: all checks and tests.
-# make app: sliders in the browser, MODEL=folder for a model of your own.    make lab: the course in JupyterLab.    make readme: README.md from nbs/index.ipynb.    make docs: the course and the reference as a site, in _docs.    make bench: how fast is it, beside the usual way?    make clean: away with what was made.
+# make app: sliders in the browser, MODEL=folder for a model of your own.    make lab: the course in JupyterLab.    make readme: README.md from nbs/index.ipynb.    make shrink: the notebooks' pictures, small.    make docs: the course and the reference as a site, in _docs.    make bench: how fast is it, beside the usual way?    make clean: away with what was made.
 # Each of them sets up what it needs: a virtual environment in .venv, with the package installed in it.
 
 SHELL := /bin/bash
@@ -8,7 +8,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11 pytho
 BIN := .venv/bin
 STAMP := .venv/set-up
 
-.PHONY: demo test export app lab readme docs bench clean setup
+.PHONY: demo test export app lab readme shrink docs bench clean setup
 
 demo: $(STAMP)
 	@$(BIN)/python tools/demo.py
@@ -30,6 +30,9 @@ lab: $(STAMP)
 
 readme: $(STAMP)
 	@$(BIN)/python tools/make_readme.py
+
+shrink: $(STAMP)
+	@$(BIN)/python tools/shrink_notebooks.py $(SHRINK_OPTIONS)
 
 docs: $(STAMP)
 	@$(BIN)/python tools/make_docs.py $(DOCS_OPTIONS)

@@ -80,10 +80,10 @@ def best_answers(values:Tensor, # (n, n), from `expected_loss`
 # %% ../nbs/04_losses.ipynb #142e679c
 def _colour_plane(ax, limit, L):
     "The colours at lightness `L`, white where sRGB has none"
-    grid = ab_plane(limit, 1.)
+    grid = ab_plane(limit, 2.)
     lab = torch.cat([torch.full_like(grid[..., :1], L), grid], -1).permute(2, 0, 1)
     rgb = torch.where(in_gamut(lab), lab_to_rgb(lab), 1.)
-    ax.imshow(rgb.permute(1, 2, 0).numpy(), origin="lower", extent=(-limit, limit, -limit, limit))
+    ax.imshow(rgb.permute(1, 2, 0).numpy(), origin="lower", extent=(-limit, limit, -limit, limit), interpolation="nearest")
 
 # %% ../nbs/04_losses.ipynb #872b777e
 def draw_loss_plane(ax, # matplotlib axes
@@ -95,7 +95,7 @@ def draw_loss_plane(ax, # matplotlib axes
 )->Tensor: # (m, 2), CIELAB units: the best answers
     "Contours of a loss over the ab plane: rings for the possible colours, stars (or dots, where there are many) for the best answers"
     _colour_plane(ax, grid[-1, -1].max().item(), L)
-    best, levels = best_answers(values, grid), values.quantile(torch.linspace(0, 1, 14)[1:-1]).unique()
+    best, levels = best_answers(values, grid), values.quantile(torch.linspace(0, 1, 10)[1:-1]).unique()
     ax.contour(*grid.permute(2, 0, 1).numpy(), values.numpy(), levels[levels > 1.001*values.min()].numpy(), colors="black", linewidths=.7, alpha=.6)
     for (a, b), p in zip(torch.as_tensor(colours).tolist(), probabilities):
         ax.plot(a, b, "o", mfc="none", mec="black", ms=13, mew=1.5)
@@ -110,7 +110,7 @@ def show_loss_plane(losses, # names in `LOSSES`, or a dict from titles to what `
                     L:float=60., # lightness of the colours, 0..100
                     grid:Tensor=None, # of answers; `ab_plane()` unless told
                     scale:LabScale=LabScale(), # the network's
-                    height:float=3.6, # of a panel, in inches
+                    height:float=3.3, # of a panel, in inches
 )->None: # draws with matplotlib
     "The expected loss over the colours of the ab plane, as `draw_loss_plane` draws it"
     import matplotlib.pyplot as plt

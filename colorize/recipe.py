@@ -20,6 +20,7 @@ from .batches import photo_dls
 from .generators import GENERATORS, create_generator
 from .hints import HintSimulation
 from .models.store import load_generator, save_generator
+from .models.weights import BITS
 from .photos import split_photos
 from .pictures.folders import find_photos
 from .pretraining import pretrain
@@ -30,7 +31,7 @@ STAGES = {"pretrain": pretrain, "adversarial": train_gan}
 _OF_STAGE = {"name", "kind", "size", "bs", "arch_args", "ageing", "hints", "balance"}
 _INPUTS = {"ageing": Ageing, "hints": HintSimulation}
 _OF_RECIPE = {"arch", "arch_args", "weights", "seed", "stages", "publish"}
-_OF_PUBLISH = {"size", "gain", "mirrored"}
+_OF_PUBLISH = {"size", "gain", "mirrored", "bits"}
 _NOT_TOLD = {"dls", "run", "net", "start", "arch", "arch_args", "weights", "seed", "resume", "save", "progress", "max_minutes", "kwargs", "show"}
 
 # %% ../nbs/library/recipe.ipynb #90d58f82
@@ -61,6 +62,7 @@ def _wrong_names(recipe):
     if not isinstance(recipe, dict) or not isinstance(recipe.get("stages"), list) or not recipe["stages"]: return "a recipe needs stages"
     if unknown := set(recipe) - _OF_RECIPE: return f"a recipe has no {sorted(unknown)[0]!r}"
     if unknown := set(recipe.get("publish") or {}) - _OF_PUBLISH: return f"publish has no {sorted(unknown)[0]!r}"
+    if (bits := (recipe.get("publish") or {}).get("bits", 16)) not in BITS: return f"publish: weights are stored with {', '.join(map(str, BITS))} bits, and not with {bits!r}"
 
 def _wrong_values(recipe):
     "What is wrong with the network or a stage of a recipe, if anything"
@@ -142,16 +144,17 @@ def publish(model:Path|str, # folder of a trained model
             size:int=None, # working size to be used with it; the model's own unless told
             gain:float=1., # make a and b larger by this factor
             mirrored:bool=False, # a Colorizer is to look at the mirror image, too
+            bits:int=16, # of each weight: 32, 16 or 8, see `pack_weights`
             **about, # to be kept with it, beside how it was trained
-)->float: # the largest difference of an answer to noise, in the network's scale; raises ValueError where 16 bits don't hold the weights, or where a last activation stands against `gain`
-    "A model with weights of 16 bits"
+)->float: # the largest difference of an answer to noise, in the network's scale; raises ValueError where so many bits don't hold the weights, or where a last activation stands against `gain`
+    "A model as it is handed on, with weights of few bits"
     net, config = load_generator(model)
     L = torch.rand(4, 1, 96, 128, generator=torch.Generator().manual_seed(0))*2 - 1
     with torch.no_grad(): answer = gain*net(L)
     if gain != 1 and not _strengthened(net, gain): raise ValueError(f"{model}: what {config['arch']} says does not grow with its last convolution, so a gain of {gain} can't be had")
-    if not all(v.half().isfinite().all() for v in net.state_dict().values() if v.is_floating_point()): raise ValueError(f"{model}: a weight is too large for 16 bits")
     training = config.get("training", {}) | about | (dict(gain=gain) if gain != 1 else {})
-    save_generator(target, net.half(), config | dict(size=size or config["size"], training=training, **(dict(mirrored=True) if mirrored else {})))
+    try: save_generator(target, net, config | dict(size=size or config["size"], training=training, **(dict(mirrored=True) if mirrored else {})), bits)
+    except ValueError as error: raise ValueError(f"{model}: {error}") from None
     with torch.no_grad(): return (load_generator(target)[0](L) - answer).abs().max().item()
 
 # %% ../nbs/library/recipe.ipynb #bef4412d

@@ -4,7 +4,7 @@ import pytest
 import torch
 from skimage.color import rgb2lab
 
-from colorize.ageing import FILMS, Ageing, film_lightness
+from colorize.ageing import FILMS, Ageing, film_lightness, fixed_print
 from colorize.batches import photo_dls
 from colorize.hints import HintSimulation
 from colorize.recipe import read_recipe
@@ -77,3 +77,12 @@ def test_a_recipe_may_ask_for_them_and_a_wrong_word_in_it_is_named(tmp_path):
     for wrong, why in (("{grian: 1}", "grian"), ("{grain: 7}", "grain is a probability"), ("true", "ageing needs names and values")):
         (tmp_path/"wrong.yaml").write_text(recipe.replace("{grain: 1}", wrong))
         with pytest.raises(ValueError, match=why): read_recipe(tmp_path/"wrong.yaml")
+
+
+def test_the_print_to_measure_by_is_the_same_each_time_and_has_its_numbers():
+    grey = torch.full((3, 160, 200), 119, dtype=torch.uint8)
+    L = fixed_print(grey, 5)
+    assert L.shape == (1, 160, 200) and L.equal(fixed_print(grey, 5)) and not L.equal(fixed_print(grey, 6))
+    left, right = L[..., :20].mean(), L[..., -20:].mean()
+    assert abs(left - (12 + 76*.5**1.25)) < 1 and abs(right - (12 + 76*(.905*.5)**1.25)) < 1
+    assert fixed_print(torch.zeros(3, 40, 40)).min() >= 12 and fixed_print(torch.ones(3, 40, 40)).max() <= 88.01

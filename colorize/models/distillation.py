@@ -28,6 +28,7 @@ from torchvision.transforms.v2.functional import resize
 
 from ..basics import fast_dtype, pick_device, taken, written
 from ..batches import PhotoCrops, PhotoDL, PhotoStore, cache_folder, encode_bytes, seeded, train_crops, valid_crops
+from .weights import pack_weights
 from ..pictures.folders import sample_photos
 from ..pretraining import l1_learner
 from ..runs.checkpoint import begin_run, dls_settings, run_callbacks
@@ -220,11 +221,13 @@ def rise_stay_fall(done:float, # share of the training, 0..1
 # %% ../../nbs/library/models_distillation.ipynb #01eb9840
 def save_backbone(net:nn.Module, # a ResNet18
                   file:Path|str, # .safetensors
+                  bits:int=32, # of each weight: 32, 16 or 8, see `pack_weights`
+                  head:bool=True, # with its last layer, which a body leaves behind
                   **about, # what to say of its origin
-):
+): # raises NotWritten, and ValueError as `pack_weights` does
     "Write the weights of a ResNet18 as `resnet_body` takes them"
-    state = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
-    with written(Path(file)) as path: path.write_bytes(save(state, {"about": json.dumps(about)}))
+    state = {k: v for k, v in pack_weights(net, bits).items() if head or not k.startswith("fc.")}
+    with written(Path(file)) as path: path.write_bytes(save(state, {"about": json.dumps(about | (dict(bits=bits) if bits < 32 else {}))}))
 
 # %% ../../nbs/library/models_distillation.ipynb #10ade440
 def _lesson(dls, **told): return dls_settings(dls) | dict(size=dls.train.size, crops=len(dls.train.answers)) | told

@@ -17,16 +17,17 @@ from torch import nn
 from ..basics import written
 from ..generators import GENERATORS, PlainUnet, create_generator
 from ..lab import LabScale
-from .weights import _PICKLE, _compare, _load, _pickled, _short
+from .weights import _PICKLE, BITS, _compare, _laid_down, _load, _pickled, _short, pack_weights, unpack_weights
 
 # %% ../../nbs/library/models_store.ipynb #c0b01935
 def save_generator(folder:Path|str, # is made where it is missing
                    net:nn.Module, # what to save
                    config:dict, # must hold `arch`; see `load_generator`
-): # raises NotWritten; what was there before is still there then
+                   bits:int=32, # of each weight: 32, 16 or 8, see `pack_weights`
+): # raises NotWritten; what was there before is still there then; ValueError for other bits, or weights that they don't hold
     "Write `model.safetensors` and `config.json`, both or none"
-    folder = Path(folder)
-    state = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
+    folder, state = Path(folder), pack_weights(net, bits)
+    config = {k: v for k, v in config.items() if k != "weights"} | ({"weights": {"bits": bits}} if bits < 32 else {})
     with written(folder/"config.json") as path, written(folder/"model.safetensors") as weights:
         path.write_text(json.dumps(config, indent=2) + "\n")
         weights.write_bytes(save(state))
@@ -51,6 +52,8 @@ def _model_folder(folder):
     raise ValueError(f"{folder}: this {what}; a model of this course is a folder with config.json and model.safetensors")
 
 # %% ../../nbs/library/models_store.ipynb #eff23c73
+def _known_bits(weights): return isinstance(weights, dict) and type(bits := weights.get("bits", 32)) is int and bits in BITS
+
 def _wrong_entry(config):
     "What is wrong with a description, if anything"
     arch, args, size = config["arch"], config.get("arch_args"), config.get("size", 256)
@@ -59,6 +62,7 @@ def _wrong_entry(config):
     if not isinstance(config.get("training") or {}, dict): return "training must be names and values"
     if not isinstance(config.get("mirrored", False), bool): return "mirrored must be true or false"
     if type(size) is not int or not 1 <= size <= 8192: return f"size must be a whole number of pixels, at most 8192, not {str(size)[:40]}"
+    if not _known_bits(config.get("weights") or {}): return f"weights must say their bits, one of {', '.join(map(str, BITS))}"
     if config.get("scale") is None: return None
     try: LabScale.from_dict(config["scale"])
     except (ValueError, TypeError, OverflowError) as error: return _short(error)
@@ -100,19 +104,18 @@ def _laid_out(config, path, plain=False):
     return net
 
 # %% ../../nbs/library/models_store.ipynb #56f4d4f0
-_FLOATS = ("F16", "BF16", "F32", "F64")
-
 def _head(path):
-    "Names, shapes and kinds of the tensors in a safetensors file"
+    "Names and shapes of the tensors in a safetensors file, and whether they are floats when they are unpacked"
     if not path.exists():
         others = [f.name for f in sorted(path.parent.iterdir()) if f.suffix in (".pt", ".pth", ".pkl", ".bin", ".ckpt") and f.name != "checkpoint.pt"]
         raise FileNotFoundError(f"{path}: the weights of this model are missing" + (f"; {others[0]} {_PICKLE}, so it is left alone" if others else ""))
     try:
         if _pickled(path): raise ValueError(f"it {_PICKLE}")
         with safe_open(path, "pt") as f: parts = {k: f.get_slice(k) for k in f.keys()}
-        return {k: (torch.Size(part.get_shape()), part.get_dtype() in _FLOATS) for k, part in parts.items()}
+        kinds = {k: (torch.Size(part.get_shape()), part.get_dtype()) for k, part in parts.items()}
     except (SafetensorError, ValueError, OSError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{path}: not a readable safetensors file ({_short(error)})") from error
+    return _laid_down(kinds, path)
 
 # %% ../../nbs/library/models_store.ipynb #7683a837
 def load_generator(folder:Path|str, # of a saved model
@@ -123,8 +126,9 @@ def load_generator(folder:Path|str, # of a saved model
     path = _of_model(folder, "model.safetensors")
     found, net = _head(path), _laid_out(config, folder/"config.json", plain)
     _compare({k: (v.shape, v.is_floating_point()) for k, v in net.state_dict().items()}, found, path)
-    try: state = {k: v.to(torch.float32 if v.is_floating_point() else v.dtype, copy=True) for k, v in load_file(path).items()}
+    try: state = load_file(path)
     except (SafetensorError, OSError, RuntimeError) as error: raise ValueError(f"{path}: the weights can't be loaded ({_short(error)})") from error
+    state = {k: v.to(torch.float32 if v.is_floating_point() else v.dtype, copy=True) for k, v in unpack_weights(state, path).items()}
     _load(net, state, path, assign=True)
     try:
         with torch.no_grad(): answer = net(torch.linspace(-1, 1, 32*32).view(1, 1, 32, 32))
