@@ -36,8 +36,9 @@ from PIL import Image
 import usual
 from colorize.basics import fast_dtype, keep_memory, pick_device
 from colorize.colorizer import Colorizer
-from colorize.generators import create_generator, save_generator
+from colorize.generators import create_generator
 from colorize.lab import LabScale, join_lab, lab_to_rgb, rgb_to_lab, split_lab
+from colorize.models.store import save_generator
 from colorize.pictures.folders import sample_photos
 
 HERE, STAGES = Path(__file__).parent, {}

@@ -11,6 +11,7 @@ from . import (
     lab as lab,
     losses as losses,
     metrics as metrics,
+    models as models,
     mood as mood,
     photos as photos,
     pictures as pictures,
@@ -28,14 +29,13 @@ from .generators import (
     GENERATORS as GENERATORS,
     LiteUnet as LiteUnet,
     create_generator as create_generator,
-    load_generator as load_generator,
     resnet_unet as resnet_unet,
-    save_generator as save_generator,
 )
 from .hints import Hint as Hint
 from .lab import LabScale as LabScale, lab_to_rgb as lab_to_rgb, rgb_to_lab as rgb_to_lab, show_images as show_images, to_gamut as to_gamut
 from .losses import LOSSES as LOSSES, FeatureLoss as FeatureLoss, GANLoss as GANLoss, pixel_loss as pixel_loss
 from .metrics import MEASURES as MEASURES, as_metric as as_metric, evaluate as evaluate
+from .models.store import load_generator as load_generator, save_generator as save_generator
 from .mood import Mood as Mood
 from .photos import split_photos as split_photos
 from .pictures.folders import find_photos as find_photos, sample_photos as sample_photos

@@ -28,8 +28,8 @@ from torch import nn
 
 from .basics import fast_dtype, taken, written
 from .discriminators import create_discriminator
-from .generators import load_config, load_generator, save_generator
 from .losses import GANLoss
+from .models.store import load_config, load_generator, save_generator
 from .pretraining import EMA, averaged, decay_callbacks, l1_learner, model_config, pretrain
 from .runs.checkpoint import begin_run, dls_settings, run_callbacks
 from .runs.learner import BUSY, quiet

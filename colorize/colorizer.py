@@ -19,9 +19,10 @@ from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntry
 from torch import Tensor, nn
 
 from .basics import fast_dtype, pick_device, sharing_cores
-from .generators import create_generator, load_generator, save_generator
+from .generators import create_generator
 from .hints import hint_planes
 from .lab import LabScale, join_lab, lab_to_rgb, lightness, rgb_to_lab, split_lab, to_gamut
+from .models.store import load_generator, save_generator
 from .mood import Mood
 from .pictures.adjust import inverted, stretched_contrast
 from .pictures.folders import find_photos
@@ -120,7 +121,7 @@ class Colorizer(nn.Module, PyTorchModelHubMixin, library_name="colorize", licens
 @patch
 def _prepared(self:Colorizer):
     if self.engine != "torch":
-        from colorize.engines import engine_net
+        from colorize.models.engines import engine_net
         return engine_net(self.engine, self.net, self.precise), torch.float32
     if self.precise or hasattr(self.net, "sfs") or self.device.type == "mps": return self.net, torch.float32
     dtype = fast_dtype(self.device) or torch.float32
@@ -244,7 +245,7 @@ def export(self:Colorizer,
            file:Path|str, # .onnx
 ): # raises ImportError with a sentence where the package onnx is missing
     "The network as an ONNX file, with its scale and working size in the metadata"
-    from colorize.engines import export_onnx
+    from colorize.models.engines import export_onnx
     export_onnx(self.net, file, self.config)
 
 # %% ../nbs/10_colorizer.ipynb #59834de4

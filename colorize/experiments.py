@@ -30,10 +30,11 @@ from .adversarial import colour_errors, train_colorizer, train_gan
 from .basics import written
 from .batches import augment_folder, cache_folder, photo_dls, to_rgb, train_crops, valid_crops
 from .discriminators import DISCRIMINATORS, create_discriminator
-from .generators import ACTIVATIONS, GENERATORS, ChromaRegressor, count_parameters, create_generator, load_generator
+from .generators import ACTIVATIONS, GENERATORS, ChromaRegressor, count_parameters, create_generator
 from .lab import SCALES
 from .losses import GAN_LOSSES, LOSSES, alpha_weights
 from .metrics import ssim
+from .models.store import load_generator
 from .photos import split_photos
 from .pictures.folders import find_photos, sample_photos
 from .pretraining import DECAYS, l1_learner, pretrain

@@ -28,8 +28,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from .basics import fast_dtype, taken
 from .batches import encode_bytes
 from .classes import class_centres, class_loss, class_shares, class_weights
-from .generators import body_of, create_generator, save_generator
+from .generators import body_of, create_generator
 from .losses import FeatureLoss, colourfulness_loss, pixel_loss
+from .models.store import save_generator
 from .runs.checkpoint import begin_run, dls_settings, run_callbacks
 from .runs.learner import Autocast, BUSY, ResumableLearner, quiet
 

@@ -23,14 +23,14 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
 from .colorizer import Colorizer, PRETRAINED, enlarge, join_photo, working_size
-from .pictures.write import save_picture
-from .generators import load_config
 from .lab import LabScale, chroma, in_gamut, join_lab, lab_to_rgb, rgb_to_lab, split_lab, to_gamut
 from .losses import FeatureLoss, ab_plane, colourfulness_loss, draw_loss_plane, expected_loss, ideal_judge
+from .models.store import load_config
 from .mood import MOOD_RANGES, Mood
 from .pictures.folders import sample_photos
 from .pictures.formats import PhotoError
 from .pictures.read import open_photo, photo_size, read_photo
+from .pictures.write import save_picture
 from .runs.log import read_losses
 from .runs.stop import stop_run
 

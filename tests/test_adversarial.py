@@ -17,12 +17,12 @@ from torch.nn.functional import binary_cross_entropy_with_logits, l1_loss
 import colorize.adversarial as adversarial
 from colorize.adversarial import (Adversary, GANWarning, MixedGradients, Pairs, Watch, choose, colour_errors, gan_learner, pretrain_discriminator,
                                   save_fakes, train_colorizer, train_gan)
-from colorize.pretraining import averaged
-from colorize.pretraining import decay_callbacks
 from colorize.batches import photo_dls
 from colorize.discriminators import PatchDiscriminator
-from colorize.generators import load_config
+from colorize.models.store import load_config
 from colorize.pictures.folders import sample_photos
+from colorize.pretraining import averaged
+from colorize.pretraining import decay_callbacks
 from colorize.pretraining import l1_learner
 from colorize.runs.learner import quiet
 from colorize.runs.log import read_losses

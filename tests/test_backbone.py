@@ -15,12 +15,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torchvision.models import resnet18
 
-from colorize.backbone import Teacher, agreement, distil, distil_loss, divergence, grey_resnet18, lite0_teacher, save_backbone, taught_dls, teacher_answers
 from colorize.batches import PhotoCrops, PhotoStore, encode_bytes, photo_dls, train_crops
-from colorize.generators import LiteUnet, ScaledUNet, body_of, create_generator, lite_body, resnet_unet
+from colorize.generators import LiteUnet, ScaledUNet, body_of, create_generator, lite_body, resnet_body, resnet_unet
+from colorize.models.distillation import Teacher, agreement, distil, distil_loss, divergence, grey_resnet18, lite0_teacher, save_backbone, taught_dls, teacher_answers
 from colorize.pictures.folders import sample_photos
 from colorize.pretraining import pretrain
 from colorize.runs.log import read_losses
@@ -179,7 +180,7 @@ RUN = textwrap.dedent("""
     import sys, torch
     from torch import nn
     sys.path.insert(0, sys.argv[3])
-    from colorize.backbone import distil, taught_dls
+    from colorize.models.distillation import distil, taught_dls
     from colorize.pictures.folders import sample_photos
     from test_backbone import ColourTeacher
     torch.set_num_threads(1)
@@ -240,6 +241,29 @@ def test_the_file_is_a_body(tmp_path):
     ours = list(body_of(unet).state_dict().values())
     assert len(ours) == len(theirs) and all(torch.equal(a, b) for a, b in zip(ours, theirs))
     with safe_open(tmp_path/"body.safetensors", "pt") as file: assert file.metadata() == {"about": '{"steps": 3}'}
+
+
+def test_a_body_of_8_bits_is_small_and_sees_the_same(tmp_path):
+    torch.manual_seed(0)
+    net = grey_resnet18().eval()
+    for bits, most in ((32, 50e6), (16, 25e6), (8, 11.5e6)):
+        save_backbone(net, tmp_path/f"{bits}.safetensors", bits=bits, head=bits == 32)
+        assert (tmp_path/f"{bits}.safetensors").stat().st_size < most
+    whole, light = (body_of(resnet_unet(tmp_path/f"{bits}.safetensors", size=64)).state_dict() for bits in (32, 8))
+    stored = load_file(tmp_path/"8.safetensors")
+    assert not any(k.startswith("fc.") for k in stored) and sum(v.dtype == torch.int8 for v in stored.values()) >= 17
+    scales = [stored.get(f"{k}:scale") for k in net.state_dict() if not k.startswith("fc.")]
+    for scale, a, b in zip(scales, whole.values(), light.values()):
+        assert (a - b).abs().le(1e-3 if scale is None else .5001*scale).all()
+    with safe_open(tmp_path/"8.safetensors", "pt") as file: assert file.metadata() == {"about": '{"bits": 8}'}
+
+
+def test_a_body_without_a_scale_is_refused(tmp_path):
+    save_backbone(grey_resnet18(7), tmp_path/"body.safetensors", bits=8)
+    state = load_file(tmp_path/"body.safetensors")
+    state.pop("layer1.0.conv1.weight:scale")
+    save_file(state, tmp_path/"body.safetensors")
+    with pytest.raises(ValueError, match=r"body\.safetensors: weights of 8 bits need a scale.*layer1\.0\.conv1\.weight"): resnet_body(tmp_path/"body.safetensors")
 
 
 def test_the_record_of_the_long_run():

@@ -15,6 +15,7 @@ from PIL import Image
 from colorize.box import contact_sheet, gallery_photos
 from colorize.colorizer import PRETRAINED, Colorizer
 from colorize.metrics import evaluate
+from colorize.models.store import load_generator, save_generator
 from colorize.pictures.folders import sample_photos
 from colorize.pictures.read import open_photo
 from colorize.recipe import read_recipe
@@ -55,6 +56,14 @@ def test_the_numbers_on_the_sample_photographs_are_those_of_the_card(measured):
 def test_it_is_nearer_to_the_truth_than_grey(measured):
     better = measured.scores["grey"].delta_e2000 - measured.scores["model"].delta_e2000
     assert better.mean() > 2*better.std()/len(better)**.5
+
+
+def test_with_8_bits_it_is_half_as_large_and_as_good(measured, tmp_path):
+    net, config = load_generator(PRETRAINED)
+    save_generator(tmp_path/"8", net, config, bits=8)
+    assert (tmp_path/"8"/"model.safetensors").stat().st_size < 7.6e6
+    light = evaluate(sample_photos("valid"), Colorizer.from_pretrained(tmp_path/"8", "cpu"), progress=False)
+    assert abs(light.scores["model"].delta_e2000.mean() - measured.scores["model"].delta_e2000.mean()) < .02
 
 
 def test_the_card_says_what_was_measured_on_the_validation_photographs():

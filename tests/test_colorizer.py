@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from colorize.colorizer import Colorizer, enlarge, join_photo, working_size
-from colorize.generators import PlainUnet, load_generator, resnet_unet, save_generator
+from colorize.generators import PlainUnet, resnet_unet
 from colorize.lab import LabScale, rgb_to_lab
+from colorize.models.store import load_generator, save_generator
 from colorize.pictures.folders import sample_photos
 
 

@@ -30,7 +30,8 @@ import colorize.basics as basics
 from colorize.adversarial import save_fakes
 from colorize.basics import NotWritten, Taken, taken, written
 from colorize.batches import PhotoStore, augment_folder, photo_dls
-from colorize.generators import MAX_WEIGHTS, create_generator, load_config, load_generator, resnet_body, resnet_unet, save_generator
+from colorize.generators import create_generator, resnet_body, resnet_unet
+from colorize.models.store import MAX_WEIGHTS, load_config, load_generator, save_generator
 from colorize.pictures.folders import sample_photos
 from colorize.pictures.formats import PhotoError
 from colorize.pretraining import pretrain
@@ -171,7 +172,7 @@ def test_a_description_cannot_name_another_file(saved, tmp_path):
 
 HUGE = """
 import resource, time
-from colorize.generators import load_generator
+from colorize.models.store import load_generator
 resource.setrlimit(resource.RLIMIT_AS, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*1024 + 6*10**9,)*2)
 before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.time()
 try: load_generator({folder!r})
@@ -243,44 +244,86 @@ def test_half_precision_is_read_as_what_the_network_computes_in(saved):
 
 
 def packed(folder):
-    "The model of `folder` anew, with weights of 8 bits"
+    "The model of `folder` anew, with weights of 8 bits, however small they are"
     net, config = load_generator(folder)
-    save_generator(folder, net, config, bits=8)
+    with pytest.MonkeyPatch.context() as patch:
+        for least in ("_MANY", "_PER_CHANNEL"): patch.setattr(f"colorize.models.weights.{least}", 1)
+        save_generator(folder, net, config, bits=8)
     return net
 
 
 def test_weights_of_8_bits_are_off_by_half_a_step_at_most_and_take_a_quarter(saved):
     heavy = (saved/"model.safetensors").stat().st_size
     before = packed(saved).state_dict()
-    after, steps = load_generator(saved)[0].state_dict(), load_file(saved/"model.safetensors")
+    after, stored = load_generator(saved)[0].state_dict(), load_file(saved/"model.safetensors")
     assert (saved/"model.safetensors").stat().st_size < .5*heavy
     for name, w in before.items():
         off = (after[name] - w).abs()
-        if name + ":step" in steps:
-            assert (off.flatten(1).amax(1) <= .501*steps[name + ":step"]).all()
+        if name + ":scale" in stored:
+            assert (off <= .5001*stored[name + ":scale"]).all()
         else:
             assert (off == 0).all(), name
     assert {v.dtype for v in after.values()} == {v.dtype for v in before.values()}
+    assert {v.dtype for k, v in stored.items() if k.endswith("weight") and v.dim() == 4} == {torch.int8}
+
+
+def test_the_scale_of_a_transposed_convolution_is_that_of_its_output_channels(tmp_path):
+    net = create_generator("scaled_unet", complexity=32)
+    save_generator(tmp_path/"m", net, dict(arch="scaled_unet", arch_args=dict(complexity=32)), bits=8)
+    stored = load_file(tmp_path/"m"/"model.safetensors")
+    shapes = {tuple(v.shape) for k, v in stored.items() if k.endswith(":scale")}
+    assert shapes == {(32, 1, 1, 1), (1, 32, 1, 1)}
+    again = load_generator(tmp_path/"m")[0].state_dict()
+    for name, w in net.state_dict().items():
+        if name + ":scale" in stored: assert ((again[name] - w).abs() <= .5001*stored[name + ":scale"]).all()
+
+
+def test_what_was_loaded_from_8_bits_is_saved_whole_again(saved):
+    packed(saved)
+    net, config = load_generator(saved)
+    assert config["weights"] == {"bits": 8}
+    save_generator(saved, net, config)
+    again, told = load_generator(saved)
+    assert "weights" not in told and all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), again.state_dict().values()))
 
 
 @pytest.mark.parametrize("change, words", [
-    (lambda s: s.pop("layers.0.0.weight:step"), "another network; 1 tensors"),
-    (lambda s: s.update({"layers.0.0.weight:step": torch.ones(9)}), "another network"),
-    (lambda s: s.update({"layers.0.0.weight:step": torch.ones(8, 1000)}), "another network"),
-    (lambda s: s.update({"layers.0.0.weight:step": torch.ones(8, dtype=torch.int64)}), "another network"),
-    (lambda s: s.update({"layers.0.0.bias:step": torch.ones(8)}), "another network; 1 tensors"),
-    (lambda s: s.update({"more:step": torch.ones(8)}), "another network; 1 tensors.*more"),
-    (lambda s: into(s, "layers.0.0.weight:step", float("nan")), "damaged; 1 tensors"),
-    (lambda s: s["layers.0.0.weight:step"].fill_(3e38), "damaged|not made of numbers")])
+    (lambda s: s.pop("layers.0.0.weight:scale"), r"need a scale for each channel; 1 have none that fits.*layers\.0\.0\.weight"),
+    (lambda s: s.update({"layers.0.0.weight:scale": torch.ones(9, 1, 1, 1)}), "need a scale"),
+    (lambda s: s.update({"layers.0.0.weight:scale": torch.ones(8)}), "need a scale"),
+    (lambda s: s.update({"layers.0.0.weight:scale": torch.ones(8, 1, 4, 4)}), "need a scale"),
+    (lambda s: s.update({"layers.0.0.weight:scale": torch.ones(8, 1, 1, 1, dtype=torch.int64)}), "need a scale"),
+    (lambda s: s.update({"layers.0.0.bias:scale": torch.ones(8)}), r"need a scale.*layers\.0\.0\.bias"),
+    (lambda s: s.update({"more:scale": torch.ones(8)}), "need a scale.*more"),
+    (lambda s: s.update({"layers.0.0.bias": torch.ones(8, dtype=torch.int8)}), "need a scale.*bias"),
+    (lambda s: into(s, "layers.0.0.weight:scale", float("nan")), "damaged; 1 scales"),
+    (lambda s: into(s, "layers.0.0.weight:scale", float("inf")), "damaged; 1 scales"),
+    (lambda s: into(s, "layers.0.0.weight:scale", -1.), "damaged; 1 scales"),
+    (lambda s: s["layers.0.0.weight:scale"].fill_(3e38), "damaged|not made of numbers"),
+    (lambda s: [s.pop(k) for k in [*s] if k.endswith(":scale")], "another network")])
 def test_weights_of_8_bits_that_are_wrong(saved, change, words):
     packed(saved)
     rewritten(saved, change)
     refused(saved, words, "model.safetensors")
 
 
+@pytest.mark.parametrize("weights", [dict(bits=7), dict(bits="8"), dict(bits=[8]), "8 bits", 8])
+def test_a_description_of_weights_that_there_are_not(saved, weights):
+    described(saved, weights=weights)
+    refused(saved, "weights must say their bits, one of 8, 16, 32", "config.json")
+
+
 def test_other_bits_are_refused_before_anything_is_written(tmp_path):
-    with pytest.raises(ValueError, match="with 8 bits, not with 4"):
+    with pytest.raises(ValueError, match="with 8, 16, 32 bits, and not with 4"):
         save_generator(tmp_path/"m", small("scaled_unet", complexity=4), dict(arch="scaled_unet"), bits=4)
+    assert not (tmp_path/"m").exists()
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_what_few_bits_do_not_hold_is_refused_before_anything_is_written(tmp_path, bits):
+    net = small("scaled_unet", complexity=4)
+    with torch.no_grad(): next(net.parameters())[0] = float("nan") if bits == 8 else 1e6
+    with pytest.raises(ValueError, match="is no number" if bits == 8 else "too large for 16 bits"): save_generator(tmp_path/"m", net, dict(arch="scaled_unet"), bits=bits)
     assert not (tmp_path/"m").exists()
 
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from colorize.colorizer import Colorizer
-from colorize.generators import create_generator, save_generator
+from colorize.generators import create_generator
 from colorize.lab import LabScale, rgb_to_lab
 from colorize.metrics import delta_e2000
+from colorize.models.store import save_generator
 from colorize.pictures.folders import sample_photos
 from colorize.pictures.read import open_photo
 
@@ -46,7 +47,7 @@ def test_bfloat16_is_within_one_delta_e(tmp_path, photo):
 
 def test_an_exported_file_says_what_it_is(tmp_path, model):
     pytest.importorskip("onnxruntime")
-    from colorize.engines import OnnxNet
+    from colorize.models.engines import OnnxNet
     Colorizer.from_pretrained(model, "cpu").export(tmp_path/"net.onnx")
     net = OnnxNet(tmp_path/"net.onnx")
     assert net.config["size"] == 64 and net.config["arch"] == "resnet_unet" and LabScale.from_dict(net.config["scale"]) == LabScale()
@@ -68,6 +69,6 @@ except Exception as error: print(type(error).__name__, error)"""
 
 @pytest.mark.parametrize("engine", ["onnx", "openvino"])
 def test_a_network_that_cannot_be_traced_is_refused(engine):
-    from colorize.engines import engine_net
+    from colorize.models.engines import engine_net
     pytest.importorskip("onnxruntime" if engine == "onnx" else engine)
     with pytest.raises(ValueError, match=f"a Pix2PixUNet can't be run by {engine}"): engine_net(engine, create_generator("pix2pix_unet", filters=4, steps=5))

@@ -4,8 +4,8 @@ import math
 import pytest
 import torch
 
-from colorize.generators import (ChromaRegressor, ColorizeNet, Pix2PixUNet, ScaledUNet, ValidUNet, count_parameters, create_generator, load_generator,
-                                 resnet_unet, save_generator)
+from colorize.generators import ChromaRegressor, ColorizeNet, Pix2PixUNet, ScaledUNet, ValidUNet, count_parameters, create_generator, resnet_unet
+from colorize.models.store import load_generator, save_generator
 
 @pytest.mark.parametrize("net, parameters", [
     (ColorizeNet(), 57_338), (ValidUNet(3, "relu"), 1_406_403), (ChromaRegressor(), 3_842_210), (Pix2PixUNet(), 54_409_858),

@@ -6,8 +6,9 @@ from PIL import Image
 
 from colorize import Colorizer
 from colorize.batches import photo_dls
-from colorize.generators import LiteUnet, load_generator, save_generator
+from colorize.generators import LiteUnet
 from colorize.hints import Hint, HintSimulation, hint_planes
+from colorize.models.store import load_generator, save_generator
 from colorize.pretraining import pretrain
 
 

@@ -16,8 +16,8 @@ from fastai.callback.core import Callback, CancelFitException
 from safetensors.torch import load_file
 
 from colorize.batches import photo_dls
-from colorize.generators import load_config
 from colorize.losses import FeatureLoss, colourfulness_loss
+from colorize.models.store import load_config
 from colorize.pictures.folders import sample_photos
 from colorize.pretraining import AddedLoss, l1_learner, pretrain
 from colorize.runs.checkpoint import TrainingDiverged, load_checkpoint

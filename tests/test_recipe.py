@@ -8,7 +8,8 @@ import nursery
 import pytest
 from safetensors.torch import load_file
 
-from colorize.generators import load_config, load_generator
+from colorize.generators import create_generator
+from colorize.models.store import load_config, load_generator, save_generator
 from colorize.pictures.folders import sample_photos
 from colorize.recipe import follow, publish, read_recipe
 
@@ -102,3 +103,20 @@ def test_what_publish_does_not_know_is_refused(tmp_path):
     file = tmp_path/"recipe.yaml"
     file.write_text("stages: [{name: a, kind: pretrain, size: 64}]\npublish: {saturation: 2}\n")
     with pytest.raises(ValueError, match="publish has no 'saturation'"): read_recipe(file)
+
+
+def test_publish_with_8_bits(tmp_path):
+    net = create_generator("scaled_unet", complexity=32)
+    save_generator(tmp_path/"trained", net, dict(arch="scaled_unet", arch_args=dict(complexity=32), size=64))
+    apart = [publish(tmp_path/"trained", tmp_path/f"{bits}", bits=bits) for bits in (32, 16, 8)]
+    sizes = [(tmp_path/f"{bits}"/"model.safetensors").stat().st_size for bits in (32, 16, 8)]
+    assert apart[0] == 0 and apart[0] < apart[1] < apart[2] < .2
+    assert sizes[1] < .55*sizes[0] and sizes[2] < .32*sizes[0]
+    assert [load_config(tmp_path/f"{bits}").get("weights") for bits in (32, 16, 8)] == [None, {"bits": 16}, {"bits": 8}]
+
+
+@pytest.mark.parametrize("bits", [4, "8", 8.5, [8]])
+def test_bits_that_publish_does_not_know_are_refused(tmp_path, bits):
+    file = tmp_path/"recipe.yaml"
+    file.write_text(f"stages: [{{name: a, kind: pretrain, size: 64}}]\npublish: {{bits: {bits!r}}}\n")
+    with pytest.raises(ValueError, match="publish: weights are stored with 8, 16, 32 bits, and not with"): read_recipe(file)

@@ -12,17 +12,18 @@ PACKAGE = Path(__file__).resolve().parent.parent/"colorize"
 ORDER = """
     cli widgets
     jobs
-    experiments box recipe backbone
+    experiments box recipe models.distillation
     adversarial
     pretraining metrics
     runs
-    colorizer engines
+    colorizer models.engines
+    models.store
     hints classes mood losses discriminators
     generators
     batches
     ageing photos
     pictures
-    lab
+    lab models.weights
     basics
 """
 ROW = {room: -i for i, row in enumerate(ORDER.split("\n")) for room in row.split()}
