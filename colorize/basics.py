@@ -7,7 +7,7 @@ __all__ = ['NotWritten', 'writing', 'written', 'sweep', 'one_line', 'Taken', 'ta
            'sharing_cores', 'keep_memory', 'check']
 
 # %% ../nbs/00_basics.ipynb #64ebd0d1
-import errno, os, re, shutil, threading, time, uuid, warnings
+import errno, os, re, shutil, uuid, warnings
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -84,51 +84,22 @@ def one_line(text, # a sentence with names in it
 class Taken(OSError):
     "Another process works in this folder"
 
-# %% ../nbs/00_basics.ipynb #c8ad3517
-def _lock(fd):
-    "Take the lock of an open file, if it is free"
-    if os.name == "nt":
-        import msvcrt
-        msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-        fcntl.flock(fd, fcntl.LOCK_EX|fcntl.LOCK_NB)
-
-# %% ../nbs/00_basics.ipynb #5d1afaa2
-def _locked(path):
-    "The open lock file; None while another process has it, -1 where there are no locks"
-    with writing(path): fd = os.open(path, os.O_RDWR|os.O_CREAT, 0o666)
-    try:
-        _lock(fd)
-        with suppress(OSError):
-            if os.path.samestat(os.fstat(fd), os.stat(path)): return fd
-    except OSError as error:
-        if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
-            warnings.warn(f"{path.parent}: this disk knows no locks ({error.strerror}), so see to it yourself that no other process works here")
-            os.close(fd)
-            return -1
-    os.close(fd)
-
-# %% ../nbs/00_basics.ipynb #39ff8097
-_held = {}
-
-def _let_go():
-    for fd in _held.values():
-        if fd >= 0: os.close(fd)
-    _held.clear()
-
-if hasattr(os, "register_at_fork"): os.register_at_fork(after_in_child=_let_go)
-
 # %% ../nbs/00_basics.ipynb #ab91acb2
-def _when_free(folder, wait, what):
-    "The open lock file of a folder, as soon as no other process has it"
-    told = False
-    while (fd := _locked(Path(folder)/".lock")) is None:
-        if not wait: raise Taken(f"{folder}: {what}")
-        if not told: warnings.warn(f"{folder}: {what}; waiting for it")
-        told = True
-        time.sleep(.1)
-    return fd
+def _held(lock, folder, wait, what):
+    "Take a lock: is it held now? No where the disk knows none"
+    from filelock import Timeout
+    try:
+        with writing(lock.lock_file):
+            try: return bool(lock.acquire(timeout=0))
+            except Timeout:
+                if wait:
+                    warnings.warn(f"{folder}: {what}; waiting for it")
+                    return bool(lock.acquire(poll_interval=.1))
+    except NotWritten: raise
+    except (OSError, NotImplementedError) as error:
+        warnings.warn(f"{folder}: this disk knows no locks ({getattr(error, 'strerror', None) or error}), so see to it yourself that no other process works here")
+        return False
+    raise Taken(f"{folder}: {what}")
 
 # %% ../nbs/00_basics.ipynb #1e60be53
 @contextmanager
@@ -137,20 +108,21 @@ def taken(folder:Path|str, # is made where it is missing
           what:str="another process works in this folder", # what to say when it is not
 ): # raises Taken unless it may wait, and NotWritten
     "A folder for this thread alone, while the block lasts"
-    path = Path(folder)/".lock"
-    mine, new = (os.path.realpath(folder), threading.get_ident()), not path.parent.exists()
-    if mine in _held: yield; return
-    with writing(path): path.parent.mkdir(parents=True, exist_ok=True)
-    _held[mine] = fd = _when_free(folder, wait, what)
+    from filelock import FileLock
+    place = Path(os.path.realpath(folder))
+    lock, new = FileLock(place/".lock", is_singleton=True), not place.exists()
+    if lock.is_locked: yield; return
+    with writing(place/".lock"): place.mkdir(parents=True, exist_ok=True)
+    held = _held(lock, folder, wait, what)
     try:
-        if fd >= 0: sweep(folder)
+        if held: sweep(folder)
         yield
     finally:
-        if _held.pop(mine, -1) >= 0:
-            with suppress(OSError): path.unlink()
-            os.close(fd)
+        if held:
+            with suppress(OSError): (place/".lock").unlink()
+            lock.release()
         if new:
-            with suppress(OSError): path.parent.rmdir()
+            with suppress(OSError): place.rmdir()
 
 # %% ../nbs/00_basics.ipynb #49557d0b
 def pick_device(name:str=None, # "cuda", "mps", "cpu", or None for the first of these that is there

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['CLASSES', 'CLASS_WIDTH', 'MEASURES', 'TRUTHS', 'LPIPS', 'as_square', 'Pictures', 'ab_mae', 'ab_mse', 'psnr', 'ssim',
            'delta_e2000_map', 'delta_e2000', 'colourfulness', 'ab_chroma', 'chroma_ratio', 'colour_classes',
-           'mean_rarity', 'auc', 'Reference', 'reference_colours', 'lpips_net', 'lpips', 'frechet_distance',
-           'features_of', 'fid', 'kid', 'inception', 'InceptionFeatures', 'ColourParts', 'Measure', 'measure_photos',
-           'bootstrap', 'Oracle', 'painter', 'Evaluation', 'evaluate', 'PhotoMetric', 'as_metric']
+           'mean_rarity', 'auc', 'Reference', 'reference_colours', 'save_reference', 'lpips_net', 'lpips',
+           'frechet_distance', 'features_of', 'fid', 'kid', 'inception', 'InceptionFeatures', 'ColourParts', 'Measure',
+           'measure_photos', 'bootstrap', 'Oracle', 'painter', 'Evaluation', 'evaluate', 'PhotoMetric', 'as_metric']
 
 # %% ../nbs/09_metrics.ipynb #8ce9a5c3
 import math, warnings
@@ -240,10 +240,23 @@ def _smooth(classes, sigma=5., least=1e-4):
     blur = blur/blur.sum(0)
     return (blur@share@blur.T).clamp(min=least).flatten()
 
+# %% ../nbs/09_metrics.ipynb #74250b95
+import json
+from importlib import resources
+
+def _shipped(): return resources.files("colorize")/"pretrained"/"reference.json"
+
+def save_reference(file:Path=None): # where to; the package's own unless told, after a change of the sample photographs
+    "Measure the colours of the sample photographs for training, and keep them as JSON"
+    photos = sample_photos("train")
+    found = reference_colours(photos, f"{len(photos)} sample photographs")
+    with written(file or Path(str(_shipped()))) as beside:
+        beside.write_text(json.dumps(dict(source="colorize.metrics.save_reference, on data/photos/train", name=found.name, mean_ab=found.mean_ab, prior=found.prior.tolist())))
+
 @lru_cache
 def _sample_reference():
-    files = sample_photos("train")
-    return reference_colours(files, f"{len(files)} sample photographs")
+    found = json.loads(_shipped().read_text(encoding="utf-8"))
+    return Reference(tuple(found["mean_ab"]), torch.tensor(found["prior"]), found["name"])
 
 # %% ../nbs/09_metrics.ipynb #32c9efdc
 @lru_cache

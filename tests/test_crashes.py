@@ -25,7 +25,6 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-import colorize.basics as basics
 from colorize.adversarial import save_fakes
 from colorize.basics import NotWritten, Taken, taken, written
 from colorize.batches import PhotoStore, augment_folder, photo_dls
@@ -809,8 +808,9 @@ def test_a_folder_is_taken_by_one_thread(tmp_path):
 @posix
 def test_where_there_are_no_locks_it_goes_on_with_a_warning(tmp_path, monkeypatch, squares):
     import errno
-    def none(fd): raise OSError(errno.ENOLCK, "No locks available")
-    monkeypatch.setattr(basics, "_lock", none)
+    import fcntl
+    def none(fd, how): raise OSError(errno.ENOLCK, "No locks available")
+    monkeypatch.setattr(fcntl, "flock", none)
     (tmp_path/".01234567.partial.txt").touch()
     with pytest.warns(UserWarning, match="this disk knows no locks"):
         with taken(tmp_path):
