@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights, resnet18
 from torchvision.transforms.v2.functional import resize
 
-from .basics import fast_dtype, pick_device, taken, written
+from .devices import fast_dtype, pick_device
+from .files import atomic_write, folder_lock
 from .batches import PhotoCrops, PhotoDL, PhotoStore, cache_folder, encode_bytes, seeded, train_crops, valid_crops
 from .pictures.folders import sample_photos
 from .pretraining import l1_learner
@@ -72,7 +73,7 @@ def lite0_teacher()->Teacher: # for crops of 224 px; raises ImportError with a s
 # %% ../nbs/16_backbone.ipynb #c745072c
 def _unasked(file, shape):
     "A file of float16 in which nothing has been said yet"
-    with written(file) as path:
+    with atomic_write(file) as path:
         new = open_memmap(path, "w+", np.float16, shape)
         for row in new: row[:] = np.nan
         new.flush()
@@ -94,7 +95,7 @@ def teacher_answers(crops:PhotoCrops, # what to ask about
 )->np.ndarray: # float16, (n, photographs, k), memory-mapped; raises ValueError where the folder holds the answers to other crops
     "What a teacher says of the first `n` crops of each photograph"
     file, shape = Path(folder)/"answers.npy", (n, len(crops), teacher(crops.draw(0)[None]).shape[1])
-    with taken(folder, wait=True, what="another process is asking the teacher"):
+    with folder_lock(folder, wait=True, what="another process is asking the teacher"):
         if not file.exists(): _unasked(file, shape)
         answers = open_memmap(file, "r+")
         if answers.shape != shape: raise ValueError(f"{file}: these are answers of the shape {answers.shape}, and not {shape}")
@@ -224,7 +225,7 @@ def save_backbone(net:nn.Module, # a ResNet18
 ):
     "Write the weights of a ResNet18 as `resnet_body` takes them"
     state = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
-    with written(Path(file)) as path: path.write_bytes(save(state, {"about": json.dumps(about)}))
+    with atomic_write(Path(file)) as path: path.write_bytes(save(state, {"about": json.dumps(about)}))
 
 # %% ../nbs/16_backbone.ipynb #10ade440
 def _lesson(dls, **told): return dls_settings(dls) | dict(size=dls.train.size, crops=len(dls.train.answers)) | told
@@ -254,7 +255,7 @@ def distil(dls:DataLoaders, # from `taught_dls`
 )->Learner: # with the student; `model.safetensors` lies in the run's folder; raises as `pretrain` does
     "Let a ResNet18 that is shown L learn what a teacher says of the colours"
     settings = _lesson(dls, epochs=epochs, lr=lr, weight=weight, weight_decay=weight_decay, seed=seed)
-    with taken(run, what=BUSY):
+    with folder_lock(run, what=BUSY):
         state = begin_run(run, settings, resume)
         learn = _pupil(dls, settings, net, precise, run_callbacks(run, settings, state, preview_every=0, **kwargs))
         with quiet(learn, not progress): learn.fit(epochs, lr, cbs=ParamScheduler({"lr": partial(rise_stay_fall, lr=lr)}))

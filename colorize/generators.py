@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from .basics import written
+from .files import atomic_write
 from .lab import LabScale
 
 # %% ../nbs/05_generators.ipynb #5fcf4c0f
@@ -515,11 +515,11 @@ def create_generator(arch:str="resnet_unet", # a name in `GENERATORS`
 def save_generator(folder:Path|str, # is made where it is missing
                    net:nn.Module, # what to save
                    config:dict, # must hold `arch`; see `load_generator`
-): # raises NotWritten; what was there before is still there then
+): # raises WriteError; what was there before is still there then
     "Write `model.safetensors` and `config.json`, both or none"
     folder = Path(folder)
     state = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
-    with written(folder/"config.json") as path, written(folder/"model.safetensors") as weights:
+    with atomic_write(folder/"config.json") as path, atomic_write(folder/"model.safetensors") as weights:
         path.write_text(json.dumps(config, indent=2) + "\n")
         weights.write_bytes(save(state))
 

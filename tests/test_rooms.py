@@ -22,7 +22,7 @@ ORDER = """
     ageing photos
     pictures
     lab
-    basics
+    files devices exercises
 """
 ROW = {room: -i for i, row in enumerate(ORDER.split("\n")) for room in row.split()}
 

@@ -12,7 +12,8 @@ from collections import Counter
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from ..basics import one_line, sharing_cores
+from ..devices import sharing_cores
+from ..files import one_line
 from ..pictures.formats import WRITTEN, format_for
 from .records import Job, Manifest, _real, _with, fingerprint, stamp
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from ..basics import one_line
+from ..files import one_line
 
 # %% ../../nbs/library/pictures_formats.ipynb #80e4b399
 class PhotoError(ValueError):

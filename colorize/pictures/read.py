@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
-from ..basics import one_line
+from ..files import one_line
 from .deep import _strips, to_16_bits, to_8_bits
 from .exif import _info_of
 from .formats import PhotoError, _check_size, _fault, _file_of, _name_of, _open, _own_limits

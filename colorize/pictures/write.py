@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
-from ..basics import written
+from ..files import atomic_write
 from .exif import exif_text, load_exif
 from .deep import _strips
 from .formats import PhotoError, _own_limits, format_for
@@ -134,7 +134,7 @@ def save_picture(picture, # PIL picture (RGB or RGBA), or uint16 array (H, W, 3 
     kind = format_for(target, deep, max(picture.shape[:2] if deep else picture.size)).name
     what = _to_write(info or {}, mark)
     if deep:
-        with written(target) as path: (_write_png16 if kind == "PNG" else _write_tiff16)(path, picture, *what)
+        with atomic_write(target) as path: (_write_png16 if kind == "PNG" else _write_tiff16)(path, picture, *what)
         return
     if picture.mode == "RGBA" and kind in ("JPEG", "BMP"): picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    with written(target) as path: picture.save(path, kind, **_options(kind, *what))
+    with atomic_write(target) as path: picture.save(path, kind, **_options(kind, *what))
