@@ -26,7 +26,8 @@ from fastcore.meta import delegates
 from safetensors.torch import save as tensors_to_bytes
 from torch import nn
 
-from .basics import fast_dtype, taken, written
+from .devices import fast_dtype
+from .files import atomic_write, folder_lock
 from .discriminators import create_discriminator
 from .losses import GANLoss
 from .models.store import load_config, load_generator, save_generator
@@ -227,7 +228,7 @@ def measure(self:Choice):
         self.rows.append(dict(step=self.learn.train_iter, **colour_errors(net, self.dls.valid, self.max_batches)))
         if self.chosen is self.rows[-1]: self.best = {k: v.detach().cpu().clone() for k, v in net.state_dict().items()}
     import pandas as pd
-    with written(self.path) as path: pd.DataFrame(self.rows).round(4).to_csv(path, index=False)
+    with atomic_write(self.path) as path: pd.DataFrame(self.rows).round(4).to_csv(path, index=False)
 
 @patch(as_prop=True)
 def chosen(self:Choice): return self.rows[choose(self.rows, self.tolerance) if self.every else -1]
@@ -241,7 +242,7 @@ def save_fakes(dls:DataLoaders, # from `photo_dls`
 )->Path: # the file
     "What the generator makes of the training photographs, for the discriminator to learn from"
     size, net = dls_settings(dls)["size"], net.to(dls.device).eval()
-    with written(Path(file)) as path, open(path, "wb") as out:
+    with atomic_write(Path(file)) as path, open(path, "wb") as out:
         np.lib.format.write_array_header_1_0(out, dict(descr="<f2", fortran_order=False, shape=(epochs*len(dls.train)*dls.train.bs, 5, size, size)))
         for epoch in range(epochs):
             dls.train.start_at(epoch)
@@ -353,7 +354,7 @@ def _save(learn, run, config, settings):
     training = dict(settings, steps=learn.train_iter, finished=learn.checkpoint.finished, chosen=learn.choice.chosen, before=config.get("training"))
     save_generator(run, learn.model, model_config(learn.dls, config["arch"], config["arch_args"], training))
     state = {k: v.detach().cpu().contiguous() for k, v in learn.adversary.discriminator.state_dict().items()}
-    with written(run/"discriminator.safetensors") as path: path.write_bytes(tensors_to_bytes(state))
+    with atomic_write(run/"discriminator.safetensors") as path: path.write_bytes(tensors_to_bytes(state))
 
 # %% ../nbs/08_adversarial.ipynb #ef9d7834
 def _play(learn, run, config, settings, save, progress):
@@ -378,11 +379,11 @@ def train_gan(dls:DataLoaders, # from `photo_dls`
               precise:bool=False, # float32 throughout
               progress:bool=True, # show bars and a table
               **kwargs # for `gan_settings`: l1_weight, gan_loss, discriminator, seed…; and for `run_callbacks`
-)->Learner: # with the chosen weights in it; raises FileExistsError, Taken, ValueError, NotWritten, TrainingDiverged, MixedGradients, Interrupted
+)->Learner: # with the chosen weights in it; raises FileExistsError, FolderLocked, ValueError, WriteError, TrainingDiverged, MixedGradients, Interrupted
     "Train a generator against a discriminator, and choose the best that it was on the way"
     settings, others = gan_settings(lr, **kwargs)
     settings |= dict(epochs=epochs, **dls_settings(dls))
-    with taken(run, what=BUSY):
+    with folder_lock(run, what=BUSY):
         state = begin_run(run, settings, resume)
         net, config = (net, dict(arch=arch, arch_args=arch_args or {})) if net is not None else load_generator(start)
         learn = _players(dls, run, net, settings, state, precise, progress, **others)

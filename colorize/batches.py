@@ -25,7 +25,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import resize
 
-from .basics import NotWritten, keep_memory, pick_device, taken, writing, written
+from .devices import keep_memory, pick_device
+from .files import WriteError, atomic_write, folder_lock, write_errors
 from .lab import LabScale, join_lab, lab_to_rgb, rgb_to_lab, show_images, split_lab
 from .photos import split_photos
 from .pictures.folders import find_photos, sample_photos
@@ -116,10 +117,10 @@ def _read(self:PhotoStore, name):
 def _rows_for(self:PhotoStore, stamps, progress):
     index = self._complete(stamps)
     if not index:
-        with taken(self.folder, wait=True, what="another process is decoding these photographs"):
+        with folder_lock(self.folder, wait=True, what="another process is decoding these photographs"):
             index = self._complete(stamps) or self._build(stamps, progress)
     if {file.name for file in self.folder.iterdir()} - {"index.json", self.data}:
-        with suppress(OSError), taken(self.folder): self._only(self.data)
+        with suppress(OSError), folder_lock(self.folder): self._only(self.data)
     return index["rows"], {Path(file): why for file, _, _, why in index["skipped"]}
 
 # %% ../nbs/03_batches.ipynb #c85f5f68
@@ -150,7 +151,7 @@ def _build(self:PhotoStore, stamps, progress):
     def note(file):
         out.flush(), os.fsync(out.fileno())
         index = dict(data=name, size=out.tell(), rows=rows, skipped=skipped)
-        with written(self.folder/file) as path: path.write_text(json.dumps(index))
+        with atomic_write(self.folder/file) as path: path.write_text(json.dumps(index))
         return index
     with self._tidy(name), open(self.folder/name, "wb") as out, ThreadPoolExecutor(os.cpu_count()) as pool:
         chunks = range(0, len(stamps), 64)
@@ -187,8 +188,8 @@ def _only(self:PhotoStore, *names):
 def _tidy(self:PhotoStore, name):
     before = self._read("index.json")
     try:
-        with writing(self.folder/name): yield
-    except NotWritten: self._only(*([before[0]["data"]] if before else [])); raise
+        with write_errors(self.folder/name): yield
+    except WriteError: self._only(*([before[0]["data"]] if before else [])); raise
     self._only(name)
 
 # %% ../nbs/03_batches.ipynb #0821f274
@@ -404,7 +405,7 @@ def _decoded(files, short_side, progress):
 # %% ../nbs/03_batches.ipynb #55ff2aca
 def _save_jpeg(path, crop, quality):
     Image.fromarray(crop.permute(1, 2, 0).numpy()).save(jpeg := BytesIO(), "JPEG", quality=quality, subsampling=0)
-    with written(path) as beside: beside.write_bytes(jpeg.getvalue())
+    with atomic_write(path) as beside: beside.write_bytes(jpeg.getvalue())
     return path
 
 # %% ../nbs/03_batches.ipynb #639da237

@@ -14,7 +14,7 @@ from typing import Annotated
 from fastcore.meta import delegates
 from fastcore.script import CliError, bool_arg, call_parse
 
-from .basics import one_line
+from .files import one_line
 from .jobs.folder import _colorize_all, _report, _say
 
 # %% ../nbs/guide/cli.ipynb #ced56ec4

@@ -18,7 +18,7 @@ from huggingface_hub import PyTorchModelHubMixin, snapshot_download
 from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
 from torch import Tensor, nn
 
-from .basics import fast_dtype, pick_device, sharing_cores
+from .devices import fast_dtype, pick_device, sharing_cores
 from .generators import create_generator
 from .hints import hint_planes
 from .lab import LabScale, join_lab, lab_to_rgb, lightness, rgb_to_lab, split_lab, to_gamut

@@ -27,7 +27,7 @@ from torchvision.transforms import v2
 
 # %% ../nbs/12_experiments.ipynb #25bc5ae8
 from .adversarial import colour_errors, train_colorizer, train_gan
-from .basics import written
+from .files import atomic_write
 from .batches import augment_folder, cache_folder, photo_dls, to_rgb, train_crops, valid_crops
 from .discriminators import DISCRIMINATORS, create_discriminator
 from .generators import ACTIVATIONS, GENERATORS, ChromaRegressor, count_parameters, create_generator
@@ -210,7 +210,7 @@ def _read(path):
     except (OSError, ValueError): return None
 
 def _write(path, what):
-    with written(path) as beside: beside.write_text(json.dumps(what, indent=1, default=list))
+    with atomic_write(path) as beside: beside.write_text(json.dumps(what, indent=1, default=list))
 
 # %% ../nbs/12_experiments.ipynb #f7cd8cfc
 def run_experiment(config:dict, # see `check_config`
@@ -418,7 +418,7 @@ def curves(self:Sweep,
         ax.set(title=name, xlabel="step")
     axes[0, 0].legend(fontsize=8)
     if file:
-        with written(file) as path: figure.savefig(path)
+        with atomic_write(file) as path: figure.savefig(path)
 
 # %% ../nbs/12_experiments.ipynb #c51b25b0
 @patch
@@ -435,7 +435,7 @@ def interactive(self:Sweep,
         figure.add_scatter(x=x.tolist(), y=y.round(5).tolist(), name=f"{label}, seed {seed}", legendgroup=label, line=dict(color=colours[label], width=1.5))
     figure.update_layout(title=f"{self.name}: {name} (moving average)", xaxis_title="step", height=380, template="plotly_white")
     if file:
-        with written(file) as path: figure.write_html(path)
+        with atomic_write(file) as path: figure.write_html(path)
     return figure
 
 # %% ../nbs/12_experiments.ipynb #34a88b8a

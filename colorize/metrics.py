@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['CLASSES', 'CLASS_WIDTH', 'MEASURES', 'TRUTHS', 'LPIPS', 'as_square', 'Pictures', 'ab_mae', 'ab_mse', 'psnr', 'ssim',
            'delta_e2000_map', 'delta_e2000', 'colourfulness', 'ab_chroma', 'chroma_ratio', 'colour_classes',
-           'mean_rarity', 'auc', 'Reference', 'reference_colours', 'lpips_net', 'lpips', 'frechet_distance',
-           'features_of', 'fid', 'kid', 'inception', 'InceptionFeatures', 'ColourParts', 'Measure', 'measure_photos',
-           'bootstrap', 'Oracle', 'painter', 'Evaluation', 'evaluate', 'PhotoMetric', 'as_metric']
+           'mean_rarity', 'auc', 'Reference', 'reference_colours', 'save_reference', 'lpips_net', 'lpips',
+           'frechet_distance', 'features_of', 'fid', 'kid', 'inception', 'InceptionFeatures', 'ColourParts', 'Measure',
+           'measure_photos', 'bootstrap', 'Oracle', 'painter', 'Evaluation', 'evaluate', 'PhotoMetric', 'as_metric']
 
 # %% ../nbs/09_metrics.ipynb #8ce9a5c3
 import math, warnings
@@ -31,7 +31,8 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 from torchvision.transforms.v2.functional import to_pil_image
 from . import __version__
-from .basics import sharing_cores, written
+from .devices import sharing_cores
+from .files import atomic_write
 from .batches import seeded
 from .lab import LabScale, _by_pieces, join_lab, lab_to_rgb, rgb_to_lab, show_images, to_gamut
 from .photos import is_grey, small_lab
@@ -240,10 +241,23 @@ def _smooth(classes, sigma=5., least=1e-4):
     blur = blur/blur.sum(0)
     return (blur@share@blur.T).clamp(min=least).flatten()
 
+# %% ../nbs/09_metrics.ipynb #74250b95
+import json
+from importlib import resources
+
+def _shipped(): return resources.files("colorize")/"pretrained"/"reference.json"
+
+def save_reference(file:Path=None): # where to; the package's own unless told, after a change of the sample photographs
+    "Measure the colours of the sample photographs for training, and keep them as JSON"
+    photos = sample_photos("train")
+    found = reference_colours(photos, f"{len(photos)} sample photographs")
+    with atomic_write(file or Path(str(_shipped()))) as beside:
+        beside.write_text(json.dumps(dict(source="colorize.metrics.save_reference, on data/photos/train", name=found.name, mean_ab=found.mean_ab, prior=found.prior.tolist())))
+
 @lru_cache
 def _sample_reference():
-    files = sample_photos("train")
-    return reference_colours(files, f"{len(files)} sample photographs")
+    found = json.loads(_shipped().read_text(encoding="utf-8"))
+    return Reference(tuple(found["mean_ab"]), torch.tensor(found["prior"]), found["name"])
 
 # %% ../nbs/09_metrics.ipynb #32c9efdc
 @lru_cache
@@ -649,7 +663,7 @@ def save_csv(self:Evaluation, # an evaluation
     "A row a photograph"
     flat = self.scores.set_axis([f"{who}_{name}".replace(" ", "_") for who, name in self.scores.columns], axis=1)
     flat.insert(0, "file", [str(f) for f in self.files])
-    with written(file) as path: flat.to_csv(path, index=False)
+    with atomic_write(file) as path: flat.to_csv(path, index=False)
 
 # %% ../nbs/09_metrics.ipynb #3c623c2c
 @patch
@@ -695,7 +709,7 @@ def grid(self:Evaluation, # an evaluation
             titles += [f"{kind}: {self.files[i].name}" if who == "true" else self._caption(i, who, show) for who in columns]
     show_images(images, titles, ncols=len(columns), height=height)
     if file is not None:
-        with written(file) as path: plt.gcf().savefig(path, format="png", dpi=120)
+        with atomic_write(file) as path: plt.gcf().savefig(path, format="png", dpi=120)
         plt.close()
 
 # %% ../nbs/09_metrics.ipynb #b1950ddb

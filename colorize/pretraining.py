@@ -25,7 +25,8 @@ from fastcore.meta import delegates
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from .basics import fast_dtype, taken
+from .devices import fast_dtype
+from .files import folder_lock
 from .batches import encode_bytes
 from .classes import class_centres, class_loss, class_shares, class_weights
 from .generators import body_of, create_generator
@@ -268,10 +269,10 @@ def pretrain(dls:DataLoaders, # from `photo_dls`
              precise:bool=False, # float32 throughout
              progress:bool=True, # show bars and a table of losses
              **kwargs # for `pretrain_settings`: loss, arch, seed…; and for `run_callbacks`
-)->Learner: # the learner, trained; raises FileExistsError, Taken, ValueError, NotWritten, TrainingDiverged, Interrupted; RuntimeError where VGG19 can't be had
+)->Learner: # the learner, trained; raises FileExistsError, FolderLocked, ValueError, WriteError, TrainingDiverged, Interrupted; RuntimeError where VGG19 can't be had
     "Train a generator with a pixel loss against the true colours, and further losses if asked"
     settings, others = pretrain_settings(dls, epochs, lr, **kwargs)
-    with taken(run, what=BUSY):
+    with folder_lock(run, what=BUSY):
         state = begin_run(run, settings, resume)
         learn = _learner(dls, run, settings, state, net, weights, feature_net, precise, **others)
         learn.checkpoint.keep = save

@@ -110,8 +110,8 @@ def png(array, colour, exif=b"", profile=b""):
 
 MODES = {
     "jpg": "L RGB CMYK YCbCr", "png": "1 L LA P PT RGB RGBA I;16 RGB16 RGBA16 LA16", "webp": "RGB RGBA", "bmp": "1 L P RGB", "dib": "L RGB",
-    "gif": "1 L P PT", "tif": "1 L LA P RGB RGBA CMYK I;16 F RGB16 RGBA16", "tif lzw": "1 L RGB RGBA CMYK I;16", "tif zip": "L RGB RGBA I;16 RGB16",
-    "tif jpeg": "L RGB", "tif planar": "RGB16 RGB", "tif white": "L I;16", "tif float": "RGB16", "tif pages": "L RGB I;16",
+    "gif": "1 L P PT", "tif": "1 L LA P RGB RGBA CMYK I;16 F RGB16 RGBA16", "tif lzw": "1 L RGB RGBA CMYK I;16 RGB16 RGBA16", "tif zip": "L RGB RGBA I;16 RGB16",
+    "tif jpeg": "L RGB", "tif planar": "RGB16 RGBA16 RGB", "tif planar lzw": "RGB16 RGBA16", "tif white": "L I;16", "tif float": "RGB16", "tif pages": "L RGB I;16",
     "ppm": "1 L RGB I;16", "tga": "L LA P RGB RGBA", "jp2": "L LA RGB RGBA I;16", "sgi": "L RGB RGBA", "pcx": "1 L P RGB", "qoi": "RGB RGBA",
     "avif": "RGB RGBA", "heic": "RGB RGBA", "mpo": "L RGB"}
 WITH_EXIF, LOSSY = ("jpg", "png", "webp", "tif", "heic", "avif", "mpo"), ("jpg", "tif jpeg", "avif", "heic", "mpo")
@@ -132,16 +132,17 @@ def made(kind, mode, size, orientation, profile, rng):
     out, options, wide = io.BytesIO(), {}, mode in ("I;16", "RGB16", "RGBA16", "LA16", "F")
     if orientation > 1: options["exif"] = exif
     if icc: options["icc_profile"] = icc
-    if kind in ("tif planar", "tif white", "tif float") or suffix == "tif" and mode in ("RGB16", "RGBA16"):
+    if kind in ("tif planar", "tif planar lzw", "tif white", "tif float") or suffix == "tif" and mode in ("RGB16", "RGBA16"):
         array = {"RGB16": deep, "RGB": (deep//257).astype(np.uint8), "L": (grey16//257).astype(np.uint8), "I;16": grey16,
                  "RGBA16": np.dstack([deep, grey16])}[mode]
         levels = (array[..., :3] if array.ndim == 3 else np.repeat(array[..., None], 3, -1))/(257 if array.dtype == np.uint16 else 1)
         colour = {"photometric": "rgb" if "RGB" in mode else "miniswhite" if kind == "tif white" else "minisblack"}
         if kind == "tif white": array = np.iinfo(array.dtype).max - array
         if kind == "tif float": array = (array/65535).astype(np.float32)
-        if kind == "tif planar": array, colour["planarconfig"] = np.moveaxis(array, -1, 0), "separate"
+        if "planar" in kind: array, colour["planarconfig"] = np.moveaxis(array, -1, 0), "separate"
         if mode == "RGBA16": colour["extrasamples"] = ["unassalpha"]
         if kind == "tif zip": colour["compression"] = "zlib"
+        if kind.endswith("lzw"): colour["compression"] = "lzw"
         extra = [(274, 3, 1, orientation, True)] if orientation > 1 else []
         tifffile.imwrite(out, array, iccprofile=icc or None, extratags=extra, metadata=None, byteorder=rng.choice("<>"), **colour)
         data = out.getvalue()

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from colorize import experiments
-from colorize.basics import taken
+from colorize.files import folder_lock
 from colorize.experiments import (REPORTS, ConfigError, OneColour, Sweep, SweepError, beside, check_config, experiment_dls, grid_3x6,
                                   matching_complexity, measure, over, report_sweep, run_experiment, settings_of, trends, yardsticks)
 
@@ -90,7 +90,7 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(tmp_path, monkeypatch, pho
     process.send_signal(signal.SIGKILL)
     process.wait()
     wait_for(lambda: not running(tmp_path))
-    with taken(long, wait=True): pass # a process that ends has no name any more a moment before it lets its locks go
+    with folder_lock(long, wait=True): pass # a process that ends has no name any more a moment before it lets its locks go
     done, kept = (short/"result.json").stat().st_mtime_ns, torch.load(long/"checkpoint.pt", weights_only=True)["step"]
     assert not (long/"result.json").exists() and 0 < kept < 240
     monkeypatch.setattr(experiments, "subprocess", nursery)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from colorize.basics import one_line
+from colorize.files import one_line
 from colorize.cli import CliError, colorize
 from colorize.jobs.folder import Gate, list_photos, plan, target_for
 from colorize.jobs.records import COLUMNS, MANIFEST, Manifest, escaped, read_manifest, unescaped
@@ -392,10 +392,12 @@ def test_a_folder_that_cannot_be_looked_into(tiny, box, tmp_path, monkeypatch, c
     assert "deep: this folder cannot be looked into" in said.err and "1 of 2 colorized" in said.out
 
 
-def test_what_formats_can_hold_and_what_the_command_writes_are_the_same():
-    from colorize.jobs.folder import WRITABLE
-    from colorize.pictures.write import KINDS
-    assert WRITABLE == KINDS
+def test_the_help_and_the_readme_say_what_the_table_of_formats_says():
+    from colorize.pictures.formats import WRITTEN
+    deep, names = [*dict.fromkeys(row.name for row in WRITTEN.values() if row.deep)], {row.name for row in WRITTEN.values()}
+    assert f"({' and '.join(deep)})" in run("--help").stdout
+    readme = (Path(__file__).resolve().parent.parent/"README.md").read_text(encoding="utf-8")
+    assert all(name.casefold() in readme.casefold() for name in names)
 
 
 def test_the_options_reach_the_file(tiny, tmp_path):

@@ -13,10 +13,10 @@ from PIL import Image
 
 from colorize import photos as photos_module
 from colorize.colorizer import Colorizer, join_photo
-from colorize.pictures.write import KINDS, MADE_BY, save_picture
+from colorize.pictures.write import MADE_BY, save_picture
 from colorize.pictures.adjust import inverted, stretched_contrast
 from colorize.pictures.folders import check_photos, sample_photos
-from colorize.pictures.formats import MAX_PIXELS, PhotoError
+from colorize.pictures.formats import FORMATS, MAX_PIXELS, PHOTO_SUFFIXES, WRITTEN, PhotoError
 from colorize.pictures.profiles import ADOBE_RGB, icc_profile
 from colorize.pictures.read import Photo, open_photo, read_photo
 
@@ -154,11 +154,14 @@ def test_cmyk_with_a_profile_and_without(toucan):
     out = np.asarray(open_photo(as_file(inks, "tiff", icc_profile=swapped)))[0].astype(int)
     assert np.abs(out[[2, 1]] - np.asarray(photo.rgb)[0, [1, 2]]).max() <= 1, "the profile is not heeded"
 
-def test_a_table_for_16_bits_is_applied_in_8(tmp_path):
+def test_a_table_for_16_bits_is_applied_in_16(tmp_path):
     deep = hostile.base((40, 30), random.Random(0))
-    tifffile.imwrite(tmp_path/"a.tif", deep, photometric="rgb", iccprofile=table_profile(b"RGB ", corner_lab))
-    photo = read_photo(tmp_path/"a.tif")
-    assert photo.deep is None and any("table" in note for note in photo.notes)
+    swapped = table_profile(b"RGB ", lambda corner: corner_lab(corner[::-1]))
+    tifffile.imwrite(tmp_path/"a.tif", deep, photometric="rgb", iccprofile=swapped)
+    photo, fine = read_photo(tmp_path/"a.tif"), read_photo(tmp_path/"a.tif").deep
+    coarse = np.asarray(open_photo(as_file(Image.fromarray((deep//257).astype(np.uint8)), "png", icc_profile=swapped)))
+    assert np.abs(fine/257 - coarse).mean() < 2 and len(np.unique(fine)) > 5*256, "16 bits all the way"
+    assert not any("profile" in note for note in photo.notes)
 
 def test_a_profile_of_another_kind_is_left_aside(toucan):
     for picture, profile in [(toucan, icc_profile(1.8)), (toucan.convert("CMYK"), hostile.SRGB), (toucan, hostile.SRGB[:200]), (toucan, b"x")]:
@@ -187,12 +190,54 @@ def test_a_picture_in_memory_is_left_as_it_was(toucan):
 @pytest.mark.parametrize("orientation", [1, 6, 7])
 def test_16_bit_colour_tiff(compression, orientation, tmp_path):
     deep = hostile.base((40, 30), random.Random(1))
-    options = {"lzw": {}, "zip": {"compression": "zlib", "predictor": True}}.get(compression, {})
+    options = {"lzw": {"compression": "lzw"}, "zip": {"compression": "zlib", "predictor": True}}.get(compression, {})
     tifffile.imwrite(tmp_path/"a.tif", deep, photometric="rgb", extratags=[(274, 3, 1, orientation, True)], **options)
     photo = read_photo(tmp_path/"a.tif")
     np.testing.assert_array_equal(photo.deep, hostile.upright(deep, orientation))
     assert photo.rgb.size == photo.deep.shape[1::-1]
     assert read_photo(tmp_path/"a.tif", deep=False).deep is None
+
+@pytest.mark.parametrize("planar", ["separate", "contig"])
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("compression", [None, "lzw", "zlib", "packbits"])
+def test_16_bit_tiffs_of_any_layout(planar, tile, channels, compression, tmp_path):
+    deep = hostile.base((40, 50), random.Random(8))
+    array = {1: deep[..., 0], 3: deep, 4: np.dstack([deep, deep[..., 1]])}[channels]
+    layout = dict(photometric="rgb", planarconfig=planar) if channels > 1 else dict(photometric="minisblack")
+    if channels == 4: layout["extrasamples"] = ["unassalpha"]
+    stored = np.moveaxis(array, -1, 0) if planar == "separate" and channels > 1 else array
+    tifffile.imwrite(tmp_path/"a.tif", stored, tile=tile, rowsperstrip=None if tile else 7, compression=compression,
+                     predictor=compression in ("lzw", "zlib") or None, metadata=None, **layout)
+    photo = read_photo(tmp_path/"a.tif")
+    np.testing.assert_array_equal(photo.deep, deep if channels > 1 else np.repeat(array[..., None], 3, -1))
+    if channels == 4: np.testing.assert_array_equal(np.asarray(photo.alpha), array[..., 3] >> 8)
+    else: assert photo.alpha is None
+    np.testing.assert_array_equal(np.asarray(open_photo(tmp_path/"a.tif")), np.asarray(photo.rgb))
+
+def test_what_the_fourth_channel_of_a_tiff_means(tmp_path):
+    deep = hostile.base((40, 50), random.Random(9))//2 + 20_000
+    alpha = np.linspace(30_000, 65_535, 40).astype(np.uint16)[None].repeat(50, 0)
+    for kind, times in {"unspecified": 1, "unassalpha": 1, "assocalpha": alpha[..., None]/65535}.items():
+        tifffile.imwrite(tmp_path/"a.tif", np.dstack([(deep*times).round().astype(np.uint16), alpha]), photometric="rgb", extrasamples=[kind])
+        photo = read_photo(tmp_path/"a.tif")
+        assert np.abs(photo.deep.astype(int) - deep).max() <= (2 if kind == "assocalpha" else 0), kind
+        assert (photo.alpha is None) == (kind == "unspecified")
+
+def test_strips_that_are_missing_are_not_black(tmp_path):
+    tifffile.imwrite(tmp_path/"a.tif", hostile.base((40, 50), random.Random(8)), photometric="rgb", rowsperstrip=10, compression="zlib")
+    with tifffile.TiffFile(tmp_path/"a.tif", mode="r+") as tiff:
+        counts = tiff.pages[0].tags[279]
+        counts.overwrite([*counts.value[:2], 0, *counts.value[3:]])
+    with pytest.raises(PhotoError, match="a.tif: this TIFF is damaged"): read_photo(tmp_path/"a.tif")
+
+def test_16_bit_pngs_with_one_transparent_colour():
+    deep = hostile.base((8, 8), random.Random(8))
+    data = hostile.png(deep, 2)
+    chunk = b"tRNS" + deep[2, 3].astype(">u2").tobytes()
+    photo = read_photo(data[:33] + struct.pack(">I", 6) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[33:])
+    np.testing.assert_array_equal(photo.deep, deep)
+    np.testing.assert_array_equal(np.asarray(photo.alpha), np.where((deep == deep[2, 3]).all(-1), 0, 255))
 
 @pytest.mark.parametrize("dtype", [np.uint32, np.float32, np.float16, np.float64])
 def test_tiffs_that_only_tifffile_knows(dtype, tmp_path):
@@ -242,7 +287,7 @@ def test_a_package_that_is_not_installed_is_named(tmp_path):
     assert "phone.heic" in says and "pip install pillow-heif" in says
 
 def test_neither_is_imported_unless_needed():
-    code = "import sys; from colorize.pictures.folders import sample_photos; from colorize.pictures.read import read_photo; read_photo(sample_photos()[0]); print([m for m in ('tifffile', 'pillow_heif') if m in sys.modules])"
+    code = "import sys; from colorize.pictures.folders import sample_photos; from colorize.pictures.read import read_photo; read_photo(sample_photos()[0]); print([m for m in ('imagecodecs', 'tifffile', 'pillow_heif') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60).stdout.strip() == "[]"
 
 def test_heic(toucan, tmp_path):
@@ -381,10 +426,10 @@ def with_metadata(toucan):
     exif.get_ifd(0x8825).update({1: "N", 2: (48.0, 12.0, 30.0), 3: "E", 4: (11.0, 30.0, 0.0)})
     return exif
 
-@pytest.mark.parametrize("suffix", KINDS)
+@pytest.mark.parametrize("suffix", WRITTEN)
 @pytest.mark.parametrize("deep", [False, True])
 def test_metadata_are_carried_over(suffix, deep, toucan, colorizer, tmp_path):
-    if deep and KINDS[suffix] not in ("PNG", "TIFF"): pytest.skip("8 bits")
+    if deep and not WRITTEN[suffix].deep: pytest.skip("8 bits")
     toucan.save(tmp_path/"in.jpg", exif=with_metadata(toucan), dpi=(300, 600), quality=95)
     photo = read_photo(tmp_path/"in.jpg")
     save_picture(colorizer.colorize_photo(photo, deep=deep), tmp_path/f"out{suffix}", photo.info)
@@ -404,7 +449,7 @@ def test_metadata_are_carried_over(suffix, deep, toucan, colorizer, tmp_path):
     assert (again.deep is not None) == deep
 
 def test_the_mark_can_be_left_out(toucan, tmp_path):
-    for suffix in KINDS:
+    for suffix in WRITTEN:
         save_picture(toucan, tmp_path/f"a{suffix}", mark=False)
         save_picture(toucan, tmp_path/f"b{suffix}")
         marked = [b"made by a model" in (tmp_path/f"{name}{suffix}").read_bytes() for name in "ab"]
@@ -459,11 +504,31 @@ def test_what_a_format_cannot_hold_is_said(toucan, tmp_path):
         with pytest.raises(PhotoError, match=says): save_picture(picture, tmp_path/name)
     assert list(tmp_path.iterdir()) == []
 
+def test_what_the_table_of_formats_says_is_so(toucan, tmp_path):
+    for suffix, row in WRITTEN.items():
+        save_picture(toucan, tmp_path/f"a{suffix}")
+        with Image.open(tmp_path/f"a{suffix}") as out: assert out.format == row.name
+        assert suffix in row.suffixes.split() and suffix in PHOTO_SUFFIXES
+    Image.init()
+    assert {row.name for row in FORMATS} - {*Image.OPEN} <= {"HEIF", "AVIF", "MPO"}
+    assert len(PHOTO_SUFFIXES) == sum(len(row.suffixes.split()) for row in FORMATS), "a suffix has one row"
+
+def test_a_row_is_all_that_a_format_needs(toucan, tmp_path, monkeypatch):
+    from colorize.jobs.folder import target_for
+    from colorize.pictures import formats
+    monkeypatch.setitem(WRITTEN, ".qoi", formats.Format("QOI", ".qoi", written=".qoi", longest=300))
+    assert target_for(Path("a.qoi")).name == "a-color.qoi"
+    save_picture(toucan, tmp_path/"a.qoi")
+    np.testing.assert_array_equal(np.asarray(open_photo(tmp_path/"a.qoi")), np.asarray(toucan))
+    with pytest.raises(PhotoError, match="QOI holds at most 300 pixels"): save_picture(toucan.resize((400, 9)), tmp_path/"b.qoi")
+    with pytest.raises(PhotoError, match="16 bits a channel can be written as .png, .tif and .tiff"): save_picture(np.zeros((4, 4, 3), np.uint16), tmp_path/"b.qoi")
+    with pytest.raises(PhotoError, match=r"can be written as .*\.qoi"): save_picture(toucan, tmp_path/"b.gif")
+
 def test_strange_metadata_do_not_keep_a_picture_from_being_written(toucan, tmp_path):
     big = Image.Exif()
     big.get_ifd(0x8769)[37500] = bytes(200_000)
     for info in ({"exif": big.tobytes()}, {"xmp": b"x"*100_000}, {"dpi": (1.5, 50_000.)}, {"description": "é"*60_000}, {"text": {"k"*200: "v", "": "x", "naïve": "ü"}}):
-        for suffix in KINDS:
+        for suffix in WRITTEN:
             save_picture(toucan, tmp_path/f"a{suffix}", info)
             assert read_photo(tmp_path/f"a{suffix}").size == toucan.size
         save_picture(np.asarray(toucan)*np.uint16(257), tmp_path/"b.png", info); save_picture(np.asarray(toucan)*np.uint16(257), tmp_path/"b.tif", info)

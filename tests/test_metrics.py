@@ -1,5 +1,11 @@
 """Every measure against another implementation or published values; the evaluation from the perfect colorizer to the broken one."""
+import json
 import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,6 +27,7 @@ from colorize.pictures.folders import sample_photos
 from colorize.pictures.formats import PhotoError
 from colorize.pictures.read import open_photo
 
+ROOT = Path(__file__).resolve().parent.parent
 SHARMA = """
 50 2.6772 -79.7751 50 0 -82.7485 2.0425
 50 3.1571 -77.2803 50 0 -82.7485 2.8615
@@ -321,13 +328,35 @@ def test_mean_ab_is_that_of_the_given_photographs(colourful, tmp_path):
     assert f"colour classes of {tmp_path/'red'}" in other.about
 
 
-def test_without_sample_photographs_the_evaluated_ones_are_the_reference(colourful, monkeypatch):
-    import colorize.metrics
-    def missing(split): raise PhotoError("not found")
-    monkeypatch.setattr(colorize.metrics, "sample_photos", missing)
-    colorize.metrics._sample_reference.cache_clear()
-    found = evaluate(colourful, Oracle(lambda ab: ab), size=32, progress=False)
-    assert "the evaluated photographs themselves" in found.about
+def test_the_reference_that_is_shipped_is_that_of_the_sample_photographs(tmp_path):
+    from colorize.metrics import save_reference
+    save_reference(tmp_path/"reference.json")
+    again, shipped = (json.loads(file.read_text()) for file in (tmp_path/"reference.json", ROOT/"colorize"/"pretrained"/"reference.json"))
+    assert again["name"] == shipped["name"] == reference_colours().name == f"{len(sample_photos('train'))} sample photographs"
+    np.testing.assert_allclose(again["mean_ab"], shipped["mean_ab"], atol=1e-3)
+    np.testing.assert_allclose(again["prior"], shipped["prior"], atol=1e-5)
+
+
+def test_the_reference_outside_the_checkout_is_the_same(tmp_path):
+    "The package alone, in a folder with somebody's photographs under the names that ours have"
+    shutil.copytree(ROOT/"colorize", tmp_path/"site"/"colorize", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path/"work"/"data"/"photos"/"train").mkdir(parents=True)
+    Image.new("RGB", (40, 40), (255, 0, 0)).save(tmp_path/"work"/"data"/"photos"/"train"/"decoy.png")
+    code = """
+import json, colorize
+from colorize.metrics import reference_colours
+from colorize.pictures.folders import sample_photos
+found = reference_colours()
+try: samples = [f.name for f in sample_photos("train")]
+except ValueError as error: samples = str(error)
+print(json.dumps([colorize.__file__, found.name, found.mean_ab, found.prior.tolist(), samples]))"""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("COLORIZE_")} | {"PYTHONPATH": str(tmp_path/"site")}
+    said = subprocess.run([sys.executable, "-c", code], cwd=tmp_path/"work", env=env, text=True, capture_output=True)
+    place, name, mean_ab, prior, samples = json.loads(said.stdout or "[0]*5")
+    here = reference_colours()
+    assert place.startswith(str(tmp_path)), said.stderr
+    assert (name, tuple(mean_ab), prior) == (here.name, here.mean_ab, here.prior.tolist())
+    assert "sample photographs were not found" in samples
 
 
 def test_batches_of_any_size_give_the_same_table(colourful):

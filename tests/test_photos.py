@@ -457,14 +457,15 @@ def test_data_elsewhere(monkeypatch, photo, tmp_path):
     monkeypatch.setenv("COLORIZE_DATA", str(tmp_path/"nowhere"))
     with pytest.raises(PhotoError, match="COLORIZE_DATA"): sample_photos()
 
-def test_data_in_a_parent_of_the_current_folder(monkeypatch, photo, tmp_path):
+def test_photographs_of_the_current_folder_are_no_samples(monkeypatch, photo, tmp_path):
     import colorize
-    (tmp_path/"data"/"photos").mkdir(parents=True); (tmp_path/"a"/"b").mkdir(parents=True)
-    photo.save(tmp_path/"data"/"photos"/"x.png")
+    (tmp_path/"data"/"photos"/"train").mkdir(parents=True); (tmp_path/"a"/"b").mkdir(parents=True)
+    photo.save(tmp_path/"data"/"photos"/"train"/"x.png")
     monkeypatch.delenv("COLORIZE_DATA", raising=False)
     monkeypatch.setattr(colorize, "__file__", str(tmp_path/"site-packages"/"colorize"/"__init__.py"))
-    monkeypatch.chdir(tmp_path/"a"/"b")
-    assert [f.name for f in sample_photos()] == ["x.png"]
+    for folder in (tmp_path, tmp_path/"a"/"b"):
+        monkeypatch.chdir(folder)
+        with pytest.raises(PhotoError, match="COLORIZE_DATA"): sample_photos("train")
 
 def test_import_is_quick():
     code = "import sys, colorize.photos; print([m for m in ('fastai', 'matplotlib', 'pandas', 'skimage') if m in sys.modules])"

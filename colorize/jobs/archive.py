@@ -18,7 +18,8 @@ from PIL import Image
 from fastcore.basics import patch
 from fastprogress import progress_bar
 
-from ..basics import pick_device, sweep, written
+from ..devices import pick_device
+from ..files import atomic_write, remove_partials
 from .folder import Halt, _names, carry_out, colorize_one, plan, target_for
 from .records import Job, Manifest, escaped, fingerprint, stamp, unescaped
 from ..colorizer import Colorizer
@@ -31,7 +32,7 @@ def _is_local(fs): return "file" in ((fs.protocol,) if isinstance(fs.protocol, s
 def _store(fs, file, path):
     "The content of a local `file` as `path`, whole or not at all (object stores do so by themselves)"
     if not _is_local(fs): fs.put_file(str(file), path); return
-    with written(path) as beside: shutil.copyfile(file, beside)
+    with atomic_write(path) as beside: shutil.copyfile(file, beside)
 
 # %% ../../nbs/library/jobs_archive.ipynb #8d849652
 def _local_tasks(source, record):
@@ -192,7 +193,7 @@ def _open(manifest, new, local):
     for task in new if local else []:
         try: parent = manifest.inside(Path(unescaped(task["result"]))).parent
         except ValueError as error: faults[unescaped(task["file"])] = str(error)
-        else: parent in swept or swept.add(parent) or sweep(parent)
+        else: parent in swept or swept.add(parent) or remove_partials(parent)
     return faults
 
 # %% ../../nbs/library/jobs_archive.ipynb #47f526f6

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from fastcore.basics import patch
 
-from ..basics import one_line
+from ..files import one_line
 
 # %% ../../nbs/library/jobs_records.ipynb #5bc7bcf0
 MANIFEST = "colorize.csv"
@@ -72,9 +72,9 @@ def _refuse(self:Manifest, folder):
 # %% ../../nbs/library/jobs_records.ipynb #61cc348c
 @patch
 def _take(self:Manifest, folder):
-    from colorize.basics import taken, writing
-    with self.open as closing, writing(self.path):
-        closing.enter_context(taken(folder, what="another colorize is at work in this folder; let it finish, or give another folder"))
+    from colorize.files import folder_lock, write_errors
+    with self.open as closing, write_errors(self.path):
+        closing.enter_context(folder_lock(folder, what="another colorize is at work in this folder; let it finish, or give another folder"))
         self.file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
         closing.callback(os.close, self.file)
         self._begin()
@@ -155,12 +155,12 @@ def place(self:Manifest,
           result:Path, # relative to the folder
 ):
     "Move a finished `result` from `stage` to its place"
-    from colorize.basics import written
+    from colorize.files import atomic_write
     staged, target = self.stage/result, self.inside(result)
     try: os.replace(staged, target)
     except OSError as error:
         if error.errno != errno.EXDEV: raise
-        with written(target) as path: shutil.copyfile(staged, path)
+        with atomic_write(target) as path: shutil.copyfile(staged, path)
         staged.unlink()
 
 # %% ../../nbs/library/jobs_records.ipynb #52baae26

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights, resnet18
 from torchvision.transforms.v2.functional import resize
 
-from ..basics import fast_dtype, pick_device, taken, written
+from ..devices import fast_dtype, pick_device
+from ..files import atomic_write, folder_lock
 from ..batches import PhotoCrops, PhotoDL, PhotoStore, cache_folder, encode_bytes, seeded, train_crops, valid_crops
 from .weights import pack_weights
 from ..pictures.folders import sample_photos
@@ -73,7 +74,7 @@ def lite0_teacher()->Teacher: # for crops of 224 px; raises ImportError with a s
 # %% ../../nbs/library/models_distillation.ipynb #c745072c
 def _unasked(file, shape):
     "A file of float16 in which nothing has been said yet"
-    with written(file) as path:
+    with atomic_write(file) as path:
         new = open_memmap(path, "w+", np.float16, shape)
         for row in new: row[:] = np.nan
         new.flush()
@@ -95,7 +96,7 @@ def teacher_answers(crops:PhotoCrops, # what to ask about
 )->np.ndarray: # float16, (n, photographs, k), memory-mapped; raises ValueError where the folder holds the answers to other crops
     "What a teacher says of the first `n` crops of each photograph"
     file, shape = Path(folder)/"answers.npy", (n, len(crops), teacher(crops.draw(0)[None]).shape[1])
-    with taken(folder, wait=True, what="another process is asking the teacher"):
+    with folder_lock(folder, wait=True, what="another process is asking the teacher"):
         if not file.exists(): _unasked(file, shape)
         answers = open_memmap(file, "r+")
         if answers.shape != shape: raise ValueError(f"{file}: these are answers of the shape {answers.shape}, and not {shape}")
@@ -224,10 +225,10 @@ def save_backbone(net:nn.Module, # a ResNet18
                   bits:int=32, # of each weight: 32, 16 or 8, see `pack_weights`
                   head:bool=True, # with its last layer, which a body leaves behind
                   **about, # what to say of its origin
-): # raises NotWritten, and ValueError as `pack_weights` does
+): # raises WriteError, and ValueError as `pack_weights` does
     "Write the weights of a ResNet18 as `resnet_body` takes them"
     state = {k: v for k, v in pack_weights(net, bits).items() if head or not k.startswith("fc.")}
-    with written(Path(file)) as path: path.write_bytes(save(state, {"about": json.dumps(about | (dict(bits=bits) if bits < 32 else {}))}))
+    with atomic_write(Path(file)) as path: path.write_bytes(save(state, {"about": json.dumps(about | (dict(bits=bits) if bits < 32 else {}))}))
 
 # %% ../../nbs/library/models_distillation.ipynb #10ade440
 def _lesson(dls, **told): return dls_settings(dls) | dict(size=dls.train.size, crops=len(dls.train.answers)) | told
@@ -257,7 +258,7 @@ def distil(dls:DataLoaders, # from `taught_dls`
 )->Learner: # with the student; `model.safetensors` lies in the run's folder; raises as `pretrain` does
     "Let a ResNet18 that is shown L learn what a teacher says of the colours"
     settings = _lesson(dls, epochs=epochs, lr=lr, weight=weight, weight_decay=weight_decay, seed=seed)
-    with taken(run, what=BUSY):
+    with folder_lock(run, what=BUSY):
         state = begin_run(run, settings, resume)
         learn = _pupil(dls, settings, net, precise, run_callbacks(run, settings, state, preview_every=0, **kwargs))
         with quiet(learn, not progress): learn.fit(epochs, lr, cbs=ParamScheduler({"lr": partial(rise_stay_fall, lr=lr)}))

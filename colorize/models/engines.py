@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..basics import written
+from ..files import atomic_write
 
 # %% ../../nbs/library/models_engines.ipynb #f6e19e7a
 def _missing(package, error): return ImportError(f"this engine needs the package {package}, which is not installed: pip install colorize-course[engines] ({error})")
@@ -22,12 +22,12 @@ def export_onnx(net:nn.Module, # from (B, 1, H, W) to (B, 2, H, W), such as a `P
                 file:Path|str, # .onnx
                 config:dict=None, # what to say of it: scale, size and so on
                 opset:int=18, # version of ONNX's operations
-): # raises ImportError with a sentence where the package onnx is missing, NotWritten
+): # raises ImportError with a sentence where the package onnx is missing, WriteError
     "A network as an ONNX file, for pictures of any size"
     try: import onnx
     except ImportError as error: raise _missing("onnx", error) from None
     free = {0: "batch", 2: "height", 3: "width"}
-    with written(file) as path, warnings.catch_warnings():
+    with atomic_write(file) as path, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(net.eval(), (torch.zeros(1, 1, 64, 96),), str(path), input_names=["L"], output_names=["ab"], dynamic_axes={"L": free, "ab": free}, opset_version=opset, dynamo=False)
         if config:

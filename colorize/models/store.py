@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 
-from ..basics import written
+from ..files import atomic_write
 from ..generators import GENERATORS, PlainUnet, create_generator
 from ..lab import LabScale
 from .weights import _PICKLE, BITS, _compare, _laid_down, _load, _pickled, _short, pack_weights, unpack_weights
@@ -24,11 +24,11 @@ def save_generator(folder:Path|str, # is made where it is missing
                    net:nn.Module, # what to save
                    config:dict, # must hold `arch`; see `load_generator`
                    bits:int=32, # of each weight: 32, 16 or 8, see `pack_weights`
-): # raises NotWritten; what was there before is still there then; ValueError for other bits, or weights that they don't hold
+): # raises WriteError; what was there before is still there then; ValueError for other bits, or weights that they don't hold
     "Write `model.safetensors` and `config.json`, both or none"
     folder, state = Path(folder), pack_weights(net, bits)
     config = {k: v for k, v in config.items() if k != "weights"} | ({"weights": {"bits": bits}} if bits < 32 else {})
-    with written(folder/"config.json") as path, written(folder/"model.safetensors") as weights:
+    with atomic_write(folder/"config.json") as path, atomic_write(folder/"model.safetensors") as weights:
         path.write_text(json.dumps(config, indent=2) + "\n")
         weights.write_bytes(save(state))
 

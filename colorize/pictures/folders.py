@@ -43,13 +43,11 @@ def find_photos(
 
 # %% ../../nbs/library/pictures_folders.ipynb #c37c843c
 def _data_folder():
-    "The folder that contains photos/"
+    "The folder that contains photos/: beside the package in a checkout, or where COLORIZE_DATA says; never where somebody happens to work"
     import colorize
-    if "COLORIZE_DATA" in os.environ: places = [Path(os.environ["COLORIZE_DATA"])]
-    else: places = [folder/"data" for folder in (Path(colorize.__file__).resolve().parents[1], Path.cwd(), *Path.cwd().parents)]
-    for place in places:
-        if (place/"photos").is_dir(): return place
-    raise PhotoError(f"the sample photographs were not found in {', '.join(str(place/'photos') for place in places)}; "
+    place = Path(os.environ.get("COLORIZE_DATA") or Path(colorize.__file__).resolve().parents[1]/"data")
+    if (place/"photos").is_dir(): return place
+    raise PhotoError(f"the sample photographs were not found in {place/'photos'}; "
                      "set the environment variable COLORIZE_DATA to the folder that contains photos/, or run within the project")
 
 # %% ../../nbs/library/pictures_folders.ipynb #0879329b

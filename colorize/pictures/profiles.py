@@ -68,22 +68,33 @@ def _srgb_curve(light):
     return np.where(light <= .0031308, 12.92*light, 1.055*np.maximum(light, 1e-9)**(1/2.4) - .055)
 
 # %% ../../nbs/library/pictures_profiles.ipynb #3f00fec9
-def _deep_to_srgb(
-    deep:np.ndarray, # uint16, (H, W) or (H, W, 3); changed in place
-    profile:bytes, # of the file; raises where it is not made of curves (and a matrix)
-)->np.ndarray: # the same in sRGB
-    "Colours of 16 bits a channel, from those of an ICC profile to sRGB"
-    tags, strips = _icc_tags(profile), _strips(*deep.shape[:2])
-    if deep.ndim == 2:
-        table = (65535*_srgb_curve(_grey_curve(tags)).clip(0, 1)).round().astype(np.uint16)
-        for rows in strips: deep[rows] = table[deep[rows]]
-        return deep
+def _by_curves(deep, tags):
+    "Colours of 16 bits a channel to sRGB, in place: curves, a matrix, and sRGB's curve"
     curves = [_icc_curve(tags[c + b"TRC"]).astype(np.float32) for c in (b"r", b"g", b"b")]
     matrix = (np.linalg.inv(_xyz_matrix(_icc_tags(SRGB.tobytes())))@_xyz_matrix(tags)).astype(np.float32)
     table = (65535*_srgb_curve(np.linspace(0, 1, 2**18)**2)).round().astype(np.uint16)
-    for rows in strips:
+    for rows in _strips(*deep.shape[:2]):
         light = np.stack([curve[deep[rows, :, i]] for i, curve in enumerate(curves)], -1)@matrix.T
         deep[rows] = table[(np.sqrt(light.clip(0, 1, out=light))*(2**18 - 1)).round().astype(np.int32)]
+
+def _by_table(deep, profile):
+    "The same through a profile that is a table"
+    from imagecodecs import cms_transform
+    how = dict(colorspace="rgb", outcolorspace="rgb", outdtype="u2", intent=int(ImageCms.Intent.RELATIVE_COLORIMETRIC),
+               flags=int(ImageCms.Flags.BLACKPOINTCOMPENSATION|ImageCms.Flags.NOOPTIMIZE))
+    for rows in _strips(*deep.shape[:2]): deep[rows] = cms_transform(deep[rows], profile, SRGB.tobytes(), **how)
+
+def _deep_to_srgb(
+    deep:np.ndarray, # uint16, (H, W) or (H, W, 3); changed in place
+    profile:bytes, # of the file; raises where it does not fit
+)->np.ndarray: # the same in sRGB
+    "Colours of 16 bits a channel, from those of an ICC profile to sRGB"
+    tags = _icc_tags(profile)
+    if deep.ndim == 2:
+        table = (65535*_srgb_curve(_grey_curve(tags)).clip(0, 1)).round().astype(np.uint16)
+        for rows in _strips(*deep.shape): deep[rows] = table[deep[rows]]
+    elif b"rTRC" in tags: _by_curves(deep, tags)
+    else: _by_table(deep, profile)
     return deep
 
 # %% ../../nbs/library/pictures_profiles.ipynb #d106e61a

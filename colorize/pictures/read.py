@@ -6,15 +6,15 @@
 __all__ = ['TURNS', 'Photo', 'open_photo', 'photo_size', 'read_photo']
 
 # %% ../../nbs/library/pictures_read.ipynb #c0fd0c78
-import io, math, re, sys
+import io, math
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
-from ..basics import one_line
-from .deep import _deep_grey, _rows, _strips, to_8_bits
+from ..files import one_line
+from .deep import _strips, to_16_bits, to_8_bits
 from .exif import _info_of
 from .formats import PhotoError, _check_size, _fault, _file_of, _name_of, _open, _own_limits
 from .profiles import ADOBE_RGB, SRGB, _deep_to_srgb, _icc_tags, _to_srgb, _xyz_matrix, icc_profile
@@ -82,73 +82,67 @@ def _upright(rgb, alpha, deep, orientation):
     return (rgb if turn is None else rgb.transpose(turn)), (alpha if turn is None or alpha is None else alpha.transpose(turn)), _turned(deep, orientation)
 
 # %% ../../nbs/library/pictures_read.ipynb #e85f47d3
-_OTHER_END = {";16B": ";16L", ";16L": ";16B", ";16N": ";16B" if sys.byteorder == "little" else ";16L"}
+def _apart(values):
+    "uint16 pixels, (H, W) or (H, W, channels), as (one or three channels, alpha or None)"
+    n = values.shape[2] if values.ndim == 3 else 1
+    if n not in (1, 2, 3, 4): raise ValueError(f"{n} values a pixel")
+    alpha = Image.fromarray((values[..., -1] >> 8).astype(np.uint8)) if n in (2, 4) else None
+    if values.ndim == 3: values = values[..., :3] if n > 2 else values[..., 0]
+    return np.ascontiguousarray(values), alpha
 
-def _raw_mode(picture):
-    "How the pixels lie in the file, in Pillow's words"
-    args = picture.tile[0][3] if getattr(picture, "tile", None) else ""
-    return args if isinstance(args, str) else str(args[0]) if args else ""
+def _is_png16(picture):
+    "Is it a PNG of which Pillow would drop half?"
+    return picture.format == "PNG" and picture.mode in ("LA", "RGB", "RGBA") and str(picture.tile[0][3]).endswith(";16B")
 
-# %% ../../nbs/library/pictures_read.ipynb #f4b05670
-def _low_bytes(file, name, page, raw):
-    "The picture once more, its pixels read in another way"
-    low = _open(file, name)
-    if page: low.seek(page)
-    low.tile = [tile._replace(args=raw if isinstance(tile.args, str) else (raw, *tile.args[1:])) for tile in low.tile]
-    low.load()
-    return low
-
-# %% ../../nbs/library/pictures_read.ipynb #daa1f101
-def _deep_colour(
-    file, # the open file
-    name:str, # what to call it
-    page:int, # of the file
-    raw:str, # how its pixels lie, as `_raw_mode` says
-    high:Image.Image, # what Pillow made of it: the upper 8 bits
-)->np.ndarray: # uint16, (H, W, 3)
-    "The lower 8 bits of a colour photograph of 16, which Pillow drops: it is read again with the two bytes swapped"
-    low, deep = _low_bytes(file, name, page, raw[:-4] + _OTHER_END[raw[-4:]]), np.empty((*high.size[::-1], 3), np.uint16)
-    for rows in _strips(*deep.shape[:2]):
-        upper, lower = (np.asarray(_rows(p, rows))[..., :3] for p in (high, low))
-        deep[rows] = upper.astype(np.uint16) << 8 | lower
-    return deep
-
-# %% ../../nbs/library/pictures_read.ipynb #3ebe899d
-def _scaled(array):
-    "Whole numbers or floats of any width as 16 bits"
-    if array.dtype == np.uint16: return array
-    if array.dtype.kind not in "uf": raise ValueError(f"pixels of type {array.dtype}")
-    white = max(1, np.nan_to_num(array, posinf=0).max()) if array.dtype.kind == "f" else np.iinfo(array.dtype).max
-    out = np.empty(array.shape, np.uint16)
-    for rows in _strips(*array.shape[:2]): out[rows] = (np.nan_to_num(array[rows].astype(np.float64), posinf=0)*65535/white).clip(0, 65535).round()
-    return out
+def _png_pixels(file):
+    "Of a PNG of 16-bit colour: (uint16 array of 1 or 3 channels, alpha or None)"
+    from imagecodecs import png_decode
+    file.seek(0)
+    return _apart(png_decode(file.read()))
 
 # %% ../../nbs/library/pictures_read.ipynb #830c00ff
-def _by_tifffile(file, name):
-    "A TIFF that Pillow does not know: (uint16 array of 1 or 3 channels, alpha or None, orientation, profile or None)"
-    try: return _from_tifffile(file, name)
+def _is_deep_tiff(picture):
+    "Is it a TIFF of grey or RGB with more than 8 bits a channel?"
+    tags = getattr(picture, "tag_v2", {}) if picture.format == "TIFF" else {}
+    return max(tags.get(258, (1,))) > 8 and tags.get(262) in (0, 1, 2)
+
+def _straight(values):
+    "RGBA whose colours were multiplied by their transparency, as they were before; in place"
+    for rows in _strips(*values.shape[:2]):
+        alpha = np.maximum(values[rows, :, 3:], 1).astype(np.float32)
+        values[rows, :, :3] = (values[rows, :, :3]*(65535/alpha)).clip(0, 65535).round()
+    return values
+
+def _tiff_pixels(
+    file, # an open TIFF of grey or RGB
+    name:str, # what to call it
+    index:int=0, # which of its pages
+)->tuple: # (uint16 array of 1 or 3 channels, alpha or None, orientation, profile or None); raises PhotoError
+    "What stands in a TIFF, its pixels in 16 bits a channel"
+    try: return _by_tifffile(file, name, index)
     except PhotoError: raise
     except Exception as error: raise PhotoError(f"{name}: this TIFF is damaged, or of a kind that neither Pillow nor tifffile opens") from error
 
 # %% ../../nbs/library/pictures_read.ipynb #f62a8f9a
-def _from_tifffile(file, name):
+def _whole_page(page, file, name):
+    "The array of a page, (H, W) or (H, W, channels); raises for what is no grey or RGB picture, or can't be all there"
+    _check_size(page.imagewidth, page.imagelength, file, name)
+    if page.photometric.name not in ("MINISWHITE", "MINISBLACK", "RGB") or page.imagedepth > 1: raise ValueError(f"a TIFF of kind {page.photometric.name}")
+    if math.prod(page.chunked) > file.seek(0, 2): raise ValueError("more strips than bytes")
+    if 0 in page.databytecounts: raise ValueError("strips are missing")
+    pixels = page.asarray()
+    return pixels if pixels.ndim == 2 else np.moveaxis(pixels, page.axes.index("S"), -1)
+
+def _by_tifffile(file, name, index):
     import tifffile
     file.seek(0)
     with tifffile.TiffFile(file) as tiff:
-        page = tiff.pages[0]
-        _check_size(page.imagewidth, page.imagelength, file, name)
-        kind, tags = page.photometric.name, page.tags
-        if kind not in ("MINISWHITE", "MINISBLACK", "RGB") or page.imagedepth > 1: raise ValueError(f"a TIFF of kind {kind}")
-        if math.prod(page.chunked) > file.seek(0, 2): raise ValueError("more strips than bytes")
-        pixels = page.asarray()
-        array = pixels if pixels.ndim == 2 else np.moveaxis(pixels, page.axes.index("S"), -1)
-        bits, sample = page.bitspersample, page.samplesperpixel
-    if sample not in (1, 2, 3, 4) or array.ndim > 3: raise ValueError(f"{sample} values a pixel")
-    array = _scaled(array*np.uint16(2**(16 - bits)) if 8 < bits < 16 else array)
-    alpha = to_8_bits(np.ascontiguousarray(array[..., -1])) if sample in (2, 4) else None
-    array = array if array.ndim == 2 else array[..., :3] if sample > 2 else array[..., 0]
-    value = lambda tag: tags[tag].value if tag in tags else None
-    return np.array(65535 - array if kind == "MINISWHITE" else array), alpha, value(274), value(34675)
+        page = tiff.pages[index]
+        values = to_16_bits(_whole_page(page, file, name), page.bitspersample, page.photometric.name == "MINISWHITE")
+        extra, found = page.extrasamples, {tag: page.tags[tag].value for tag in (274, 34675) if tag in page.tags}
+    if values.ndim == 3 and values.shape[2] == 4 and extra == (0,): values = values[..., :3]
+    if values.ndim == 3 and values.shape[2] == 4 and extra == (1,): values = _straight(values)
+    return *_apart(values), found.get(274), found.get(34675)
 
 # %% ../../nbs/library/pictures_read.ipynb #5baa377e
 def _profile_of(picture, notes):
@@ -172,18 +166,16 @@ def _in_srgb(convert, picture, profile, notes):
         return picture
 
 # %% ../../nbs/library/pictures_read.ipynb #92e2d362
-def _of_one_channel(values, profile, notes):
-    "(RGB, deep) of deep grey"
+def _of_deep(values, alpha, profile, notes):
+    "(RGB, alpha, deep) of 16 bits a channel"
     if profile: values = _in_srgb(_deep_to_srgb, values, profile, notes)
-    return to_8_bits(values).convert("RGB"), np.broadcast_to(values[..., None], (*values.shape, 3))
+    rgb = to_8_bits(values).convert("RGB")
+    return rgb, alpha, values if values.ndim == 3 else np.broadcast_to(values[..., None], (*values.shape, 3))
 
-def _grey_pixels(picture, tags, profile, notes):
-    "(RGB, alpha, deep) of mode I;16, I or F"
+def _clear_parts(picture):
+    "The transparency of a picture of deep grey, where one level means it"
     clear = picture.info.get("transparency")
-    values = _deep_grey(picture, tags.get(262) == 0, 12 if tags.get(258) == (12,) else 16)
-    alpha = Image.fromarray(255*(values != clear).astype(np.uint8)) if isinstance(clear, int) else None
-    rgb, values = _of_one_channel(values, profile, notes)
-    return rgb, alpha, values
+    return Image.fromarray(255*(to_16_bits(picture) != clear).astype(np.uint8)) if isinstance(clear, int) else None
 
 # %% ../../nbs/library/pictures_read.ipynb #273beaed
 def _of_bytes(picture, profile, notes):
@@ -197,36 +189,15 @@ def _of_bytes(picture, profile, notes):
     if profile: picture = _in_srgb(_to_srgb, picture, profile, notes)
     return (picture if picture.mode == "RGB" else picture.convert("RGB")), alpha, None
 
-# %% ../../nbs/library/pictures_read.ipynb #deb8e2f4
-def _is_table(profile):
-    "Is it a sound profile that is not made of curves and a matrix?"
-    try: return b"rTRC" not in _icc_tags(profile) and bool(ImageCms.ImageCmsProfile(io.BytesIO(profile)))
-    except Exception: return False
-
-def _colour_pixels(picture, file, name, page, raw, profile, notes):
-    "(RGB, alpha, deep) of 16-bit colour"
-    if profile and _is_table(profile):
-        notes.append("its colour profile is a table, which is applied in 8 bits: the finer levels are lost")
-        return _of_bytes(picture, profile, notes)
-    values, alpha = _deep_colour(file, name, page, raw, picture), _flatten(picture)[1]
-    if profile: values = _in_srgb(_deep_to_srgb, values, profile, notes)
-    return to_8_bits(values), alpha, values
-
 # %% ../../nbs/library/pictures_read.ipynb #68d1ee13
-def _pixels(picture, file, name, deep, notes):
+def _pixels(picture, file, name, notes):
     "(RGB, alpha, deep), in sRGB, the way up that they are stored"
-    tags, raw, page = dict(getattr(picture, "tag_v2", {})), _raw_mode(picture), picture.tell() if picture.format == "TIFF" else 0
-    picture.load()
+    png16 = file and _is_png16(picture) # before Pillow unpacks it
     profile = _profile_of(picture, notes)
-    if picture.mode == "F" or picture.mode.startswith("I"): return _grey_pixels(picture, tags, profile, notes)
-    if raw == "LA;16B":
-        both = _low_bytes(file, name, page, "RGBA")
-        values = np.asarray(both.getchannel(0)).astype(np.uint16) << 8 | np.asarray(both.getchannel(1))
-        rgb, values = _of_one_channel(values, profile, notes)
-        return rgb, picture.getchannel("A"), values
-    if raw[-4:] in _OTHER_END and isinstance(picture.info.get("transparency"), tuple):
-        picture.info["transparency"] = tuple(v >> 8 for v in picture.info["transparency"])
-    if deep and file and re.fullmatch("RGB[AX]?;16[BLN]", raw): return _colour_pixels(picture, file, name, page, raw, profile, notes)
+    if png16: return _of_deep(*_png_pixels(file), profile, notes)
+    if file and _is_deep_tiff(picture): return _of_deep(*_tiff_pixels(file, name, picture.tell())[:2], profile, notes)
+    picture.load()
+    if picture.mode == "F" or picture.mode.startswith("I"): return _of_deep(to_16_bits(picture), _clear_parts(picture), profile, notes)
     return _of_bytes(picture, profile, notes)
 
 # %% ../../nbs/library/pictures_read.ipynb #96c9508d
@@ -242,17 +213,14 @@ def _read(source, name, deep, remarks):
             file.seek(0)
             if file.read(4) not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"): raise
             return _finish_tiff(file, name, deep, remarks)
-        with picture:
-            tags = getattr(picture, "tag_v2", {})
-            planar = tags.get(284) == 2 and max(tags.get(258, (8,))) > 8
-            return _finish_tiff(file, name, deep, remarks) if planar else _finish(picture, file, name, deep, remarks)
+        with picture: return _finish(picture, file, name, deep, remarks)
 
 # %% ../../nbs/library/pictures_read.ipynb #eb483f98
 def _finish(picture, file, name, deep, remarks):
     "From the opened picture to the Photo"
     notes = []
     _check_size(*_first_page(picture).size, file, name)
-    rgb, alpha, values = _pixels(picture, file, name, deep, notes)
+    rgb, alpha, values = _pixels(picture, file, name, notes)
     try: orientation = picture.getexif().get(0x0112, 1)
     except Exception: orientation = 1
     rgb, alpha, values = _upright(rgb, alpha, values, orientation)
@@ -266,11 +234,9 @@ def _finish(picture, file, name, deep, remarks):
 # %% ../../nbs/library/pictures_read.ipynb #28373536
 def _finish_tiff(file, name, deep, remarks):
     "The Photo of a TIFF that only tifffile knows"
-    values, alpha, orientation, profile = _by_tifffile(file, name)
+    values, alpha, orientation, profile = _tiff_pixels(file, name)
     notes = []
-    if profile: values = _in_srgb(_deep_to_srgb, values, profile, notes)
-    values = values if values.ndim == 3 else np.broadcast_to(values[..., None], (*values.shape, 3))
-    rgb, alpha, values = _upright(to_8_bits(values), alpha, values, orientation)
+    rgb, alpha, values = _upright(*_of_deep(values, alpha, profile, notes), orientation)
     return Photo(rgb, alpha, values if deep else None, {}, notes + (_remarks(rgb) if remarks else []))
 
 # %% ../../nbs/library/pictures_read.ipynb #bfeda6d8

@@ -16,7 +16,7 @@ from fastai.callback.tracker import EarlyStoppingCallback, TrackerCallback
 from fastai.data.core import DataLoaders
 from fastcore.basics import patch
 
-from ..basics import written
+from ..files import atomic_write
 from .log import LossLog
 from .previews import Previews
 from .stop import Interrupted
@@ -91,7 +91,7 @@ def save(self:Checkpoint):
     states |= {cb.name: dict(best=float(cb.best), wait=getattr(cb, "wait", 0)) for cb in self.learn.cbs if isinstance(cb, TrackerCallback)}
     state = dict(settings=self.settings, step=self.train_iter, epoch=self.epoch, batch=self.batches, callbacks=states,
                  model=self.model.state_dict(), opt=_plain(self.opt.state_dict()), chance=torch.get_rng_state())
-    with written(self.path) as path, open(path, "wb") as file: torch.save(state, file)
+    with atomic_write(self.path) as path, open(path, "wb") as file: torch.save(state, file)
     self.last_step, self.saved = self.train_iter, time.monotonic()
 
 # %% ../../nbs/library/runs_checkpoint.ipynb #3b6b0107

@@ -14,7 +14,7 @@ from fastai.callback.core import Callback, CancelEpochException
 from fastai.learner import Learner
 from fastcore.basics import patch
 
-from ..basics import NotWritten, taken
+from ..files import WriteError, folder_lock
 from .checkpoint import TrainingDiverged
 from .stop import heeding
 
@@ -56,8 +56,8 @@ def fit(self:ResumableLearner, *args, **kwargs):
     keeper = getattr(self, "checkpoint", None)
     if keeper is None: return super(ResumableLearner, self).fit(*args, **kwargs)
     try:
-        with taken(keeper.path.parent, what=BUSY), heeding(keeper): super(ResumableLearner, self).fit(*args, **kwargs)
-    except (NotWritten, TrainingDiverged) as error: error.args = (error.args[0].split(":\n\t")[-1],); raise
+        with folder_lock(keeper.path.parent, what=BUSY), heeding(keeper): super(ResumableLearner, self).fit(*args, **kwargs)
+    except (WriteError, TrainingDiverged) as error: error.args = (error.args[0].split(":\n\t")[-1],); raise
     finally:
         for cb in self.cbs: getattr(cb, "let_go", lambda: None)()
     if keeper.halted or not keeper.keep: keeper.report()

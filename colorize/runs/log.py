@@ -14,7 +14,7 @@ import torch
 from fastai.callback.core import Callback
 from fastcore.basics import patch
 
-from ..basics import NotWritten, writing
+from ..files import WriteError, write_errors
 
 # %% ../../nbs/library/runs_log.ipynb #18e49260
 class LossLog(Callback):
@@ -32,7 +32,7 @@ class LossLog(Callback):
 # %% ../../nbs/library/runs_log.ipynb #5ade07e7
 @patch
 def before_fit(self:LossLog):
-    with writing(self.path):
+    with write_errors(self.path):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.file, self.rows, self.flushed = open(self.path, "ab", buffering=0), io.StringIO(), 0.
         size = self.path.read_bytes()[:self.size].rfind(b"\n") + 1
@@ -61,7 +61,7 @@ def after_batch(self:LossLog):
 def flush(self:LossLog):
     "The rows since the last time, onto the disk"
     rows, self.rows = self.rows.getvalue().encode(), io.StringIO()
-    with writing(self.path):
+    with write_errors(self.path):
         size = os.path.getsize(self.path)
         while rows and (n := self._put(rows, size)): rows = rows[n:]
 
@@ -74,7 +74,7 @@ def _put(self:LossLog, rows, size):
 def let_go(self:LossLog):
     "Close the file, however the training ended"
     if "file" not in vars(self) or self.file.closed: return
-    with suppress(NotWritten): self.flush()
+    with suppress(WriteError): self.flush()
     self.file.close()
 
 # %% ../../nbs/library/runs_log.ipynb #9bbfcf30

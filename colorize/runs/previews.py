@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from torch import nn
 from torchvision.utils import make_grid
 
-from ..basics import sweep, writing, written
+from ..files import atomic_write, remove_partials, write_errors
 from ..batches import to_rgb
 from ..lab import show_images
 
@@ -52,15 +52,15 @@ class Previews(Callback):
 # %% ../../nbs/library/runs_previews.ipynb #22c8a83e
 @patch
 def before_fit(self:Previews):
-    with writing(self.folder): self.folder.mkdir(parents=True, exist_ok=True)
-    sweep(self.folder)
+    with write_errors(self.folder): self.folder.mkdir(parents=True, exist_ok=True)
+    remove_partials(self.folder)
     self.batch = [x[:self.n].to(self.dls.device) for x in self.dls.valid.one_batch()]
 
 @patch
 def write(self:Previews):
     picture = preview(self.model, *self.batch, self.dls.valid.scale)
     picture.save(png := io.BytesIO(), "PNG")
-    with written(self.folder/f"step-{self.train_iter:06}.png") as path: path.write_bytes(png.getvalue())
+    with atomic_write(self.folder/f"step-{self.train_iter:06}.png") as path: path.write_bytes(png.getvalue())
     if self.show: self._display(picture)
 
 # %% ../../nbs/library/runs_previews.ipynb #13baeaf3
