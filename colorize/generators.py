@@ -6,10 +6,10 @@
 __all__ = ['ACTIVATIONS', 'GENERATORS', 'MAX_WEIGHTS', 'resnet_body', 'resnet_unet', 'count_parameters', 'body_of',
            'layer_shapes', 'draw_shapes', 'PlainUnet', 'lite_body', 'LiteUnet', 'ColorizeNet', 'UniformUNet',
            'ScaledUNet', 'ValidUNet', 'small_weights', 'Pix2PixUNet', 'ChromaRegressor', 'create_generator',
-           'save_generator', 'load_config', 'load_generator']
+           'register_generator', 'generator_name', 'save_generator', 'load_config', 'load_generator']
 
 # %% ../nbs/05_generators.ipynb #0c4e68ab
-import json
+import copy, json
 from importlib import import_module
 from pathlib import Path
 from urllib.error import URLError
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from .basics import written
 from .lab import LabScale
+from .names import REGISTERED, full_name, register, unknown
 
 # %% ../nbs/05_generators.ipynb #5fcf4c0f
 def _downloaded():
@@ -508,8 +509,20 @@ def create_generator(arch:str="resnet_unet", # a name in `GENERATORS`
                      **kwargs, # of that network
 )->nn.Module: # from (B, 1, H, W) to (B, 2, H, W); raises ValueError for an unknown name
     "A generator by its name"
-    if arch not in GENERATORS: raise ValueError(f"there is no generator {arch!r}; there are {', '.join(GENERATORS)}")
+    if arch not in GENERATORS: raise ValueError(unknown("generator", arch, GENERATORS))
     return GENERATORS[arch](**kwargs)
+
+# %% ../nbs/05_generators.ipynb #090c691d
+def register_generator(name:str, # under which saved models, commands, recipes and sweeps know it
+): # decorator of a class or function that makes a network from (B, 1, H, W) to (B, 2, H, W); raises ValueError for a name that is taken
+    "Give a network of your own a name"
+    return register(GENERATORS, "generator", name)
+
+def generator_name(net:nn.Module, # any
+)->str: # its name in `GENERATORS`, or else "module:class"
+    "What a network is called in `config.json`"
+    if isinstance(net, PlainUnet) or hasattr(net, "sfs"): return "resnet_unet"
+    return next((name for name, maker in GENERATORS.items() if maker is type(net)), None) or full_name(type(net))
 
 # %% ../nbs/05_generators.ipynb #c0b01935
 def save_generator(folder:Path|str, # is made where it is missing
@@ -579,17 +592,24 @@ def _is_plain(arch, args):
 # %% ../nbs/05_generators.ipynb #bedfc4a6
 MAX_WEIGHTS = 10**9 # numbers; the largest network of this course has 54 million
 
-def _laid_out(config, path, plain=False):
-    "The network of a description, without memory for its weights"
-    if config["arch"] not in GENERATORS: raise ValueError(f"{path}: there is no generator {config['arch'][:40]!r}; there are {', '.join(GENERATORS)}")
-    args = {k: v for k, v in (config.get("arch_args") or {}).items() if k != "weights"}
+def _built(arch, args, plain=False, net=None):
+    "A network of others (or `net`, or what it makes) as it comes, one of ours without memory for its weights"
+    if isinstance(net, nn.Module): return copy.deepcopy(net)
+    own = net or REGISTERED.get(("generator", arch))
+    with torch.random.fork_rng(devices=[]) if own else torch.device("meta"), torch.no_grad():
+        return own(**args) if own else PlainUnet(**args) if plain and _is_plain(arch, args) else create_generator(arch, **args)
+
+def _laid_out(config, path, plain=False, net=None):
+    "The network of a description"
+    arch, args = config["arch"], {k: v for k, v in (config.get("arch_args") or {}).items() if k != "weights"}
+    if net is None and arch not in GENERATORS:
+        raise ValueError(f"{path}: {unknown('generator', arch, GENERATORS)}. If it is yours, run the code that registers it first (register_generator), or give it: net=MyNet")
     try:
-        with torch.device("meta"), torch.no_grad():
-            net = (PlainUnet(**args) if plain and _is_plain(config["arch"], args) else create_generator(config["arch"], **args)).eval()
-        n = sum(v.numel() for v in net.state_dict().values())
-    except Exception as error: raise ValueError(f"{path}: {config['arch']} can't be built with these arch_args ({_short(error)})") from error
+        made = _built(arch, args, plain, net).eval()
+        n = sum(v.numel() for v in made.state_dict().values())
+    except Exception as error: raise ValueError(f"{path}: {arch} can't be built with these arch_args ({_short(error)})") from error
     if n > MAX_WEIGHTS: raise ValueError(f"{path}: this network would have {n:,} weights, and more than {MAX_WEIGHTS:,} are not loaded")
-    return net
+    return made
 
 # %% ../nbs/05_generators.ipynb #56f4d4f0
 _FLOATS = ("F16", "BF16", "F32", "F64")
@@ -609,11 +629,12 @@ def _head(path):
 # %% ../nbs/05_generators.ipynb #7683a837
 def load_generator(folder:Path|str, # of a saved model
                    plain:bool=False, # in plain PyTorch where that can be: a `PlainUnet` in place of fastai's `DynamicUnet`
+                   net=None, # the network for the weights, or the class or function that makes it from `arch_args`, where its name is not registered
 )->tuple: # (network in eval mode, its config); raises FileNotFoundError or ValueError with a sentence
     "The network that `save_generator` saved"
     folder, config = _model_folder(folder), load_config(folder)
     path = _of_model(folder, "model.safetensors")
-    found, net = _head(path), _laid_out(config, folder/"config.json", plain)
+    found, net = _head(path), _laid_out(config, folder/"config.json", plain, net)
     _compare({k: (v.shape, v.is_floating_point()) for k, v in net.state_dict().items()}, found, path)
     try: state = {k: v.to(torch.float32 if v.is_floating_point() else v.dtype, copy=True) for k, v in load_file(path).items()}
     except (SafetensorError, OSError, RuntimeError) as error: raise ValueError(f"{path}: the weights can't be loaded ({_short(error)})") from error

@@ -22,7 +22,8 @@ ORDER = """
     ageing photos
     pictures
     lab
-    basics
+    basics settings
+    names
 """
 ROW = {room: -i for i, row in enumerate(ORDER.split("\n")) for room in row.split()}
 
