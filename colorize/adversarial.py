@@ -34,7 +34,7 @@ from .pretraining import EMA, averaged, decay_callbacks, l1_learner, model_confi
 from .runs.checkpoint import begin_run, dls_settings, run_callbacks
 from .runs.learner import BUSY, quiet
 from .runs.own import check_net, own_callbacks, own_loss
-from .settings import KINDS, GanSettings, RunOptions, divided, takes
+from .settings import SETTINGS_OF, GanSettings, RunOptions, divided, takes
 
 # %% ../nbs/08_adversarial.ipynb #ea8ed207
 @torch.no_grad()
@@ -371,7 +371,7 @@ def train_gan(dls:DataLoaders, # from `photo_dls`
               **kwargs # of `GanSettings`: l1_weight, gan_loss, discriminator, seed…; and of `RunOptions`
 )->Learner: # with the chosen weights in it; raises FileExistsError, Taken, ValueError, NotWritten, TrainingDiverged, MixedGradients, Interrupted
     "Train a generator against a discriminator, and choose the best that it was on the way"
-    s, options = divided("train_gan", dict(kwargs, epochs=epochs, lr=lr), KINDS["adversarial"], RunOptions)
+    s, options = divided("train_gan", dict(kwargs, epochs=epochs, lr=lr), SETTINGS_OF["adversarial"], RunOptions)
     config, cbs = dict(arch=arch or (generator_name(net) if net is not None else None), arch_args=arch_args or {}), own_callbacks(cbs)
     if net is not None and save: check_net(net, config["arch"], config["arch_args"])
     return _run(dls, Path(run), start, s, options, net, config, resume, save, progress, precise=precise, cbs=cbs)

@@ -603,7 +603,7 @@ def _laid_out(config, path, plain=False, net=None):
     "The network of a description"
     arch, args = config["arch"], {k: v for k, v in (config.get("arch_args") or {}).items() if k != "weights"}
     if net is None and arch not in GENERATORS:
-        raise ValueError(f"{path}: {unknown('generator', arch, GENERATORS)}. If it is yours, run the code that registers it first (register_generator), or give it: net=MyNet")
+        raise ValueError(f"{path}: {unknown('generator', arch, GENERATORS)}. If it is yours, run the code that registers it first (register_generator), or give it (net=MyNet; with a command, --code my_net.py)")
     try:
         made = _built(arch, args, plain, net).eval()
         n = sum(v.numel() for v in made.state_dict().values())

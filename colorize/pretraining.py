@@ -33,7 +33,7 @@ from .names import REGISTERED
 from .runs.checkpoint import begin_run, dls_settings, run_callbacks
 from .runs.learner import Autocast, BUSY, ResumableLearner, quiet
 from .runs.own import check_net, own_callbacks, own_loss, started
-from .settings import CYCLES, KINDS, PretrainSettings, RunOptions, divided, takes
+from .settings import CYCLES, SETTINGS_OF, PretrainSettings, RunOptions, divided, takes
 
 # %% ../nbs/07_pretraining.ipynb #ac2283d4
 def l1_learner(dls:DataLoaders, # from `photo_dls`
@@ -273,6 +273,6 @@ def pretrain(dls:DataLoaders, # from `photo_dls`
              **kwargs # of `PretrainSettings`: loss (a name, or a function), arch, seed…; and of `RunOptions`
 )->Learner: # the learner, trained; raises FileExistsError, Taken, ValueError, NotWritten, TrainingDiverged, Interrupted; RuntimeError where VGG19 can't be had
     "Train a generator with a pixel loss against the true colours, and further losses if asked"
-    s, options = divided("pretrain", dict(kwargs, epochs=epochs, lr=lr), KINDS["pretrain"], RunOptions)
+    s, options = divided("pretrain", dict(kwargs, epochs=epochs, lr=lr), SETTINGS_OF["pretrain"], RunOptions)
     net = _started(dls, s, net, weights, save)
     return _run(dls, Path(run), s, options, resume, save, progress, net=net, weights=weights, feature_net=feature_net, precise=precise, cbs=own_callbacks(cbs), metrics=[_metric(m) for m in metrics])

@@ -25,7 +25,7 @@ from .pictures.folders import find_photos
 from .pretraining import pretrain
 from .runs.own import own_loss
 from .runs.stop import Interrupted
-from .settings import KINDS, RunOptions, no_option, part_of
+from .settings import SETTINGS_OF, RunOptions, no_option, part_of
 
 # %% ../nbs/17_recipe.ipynb #a532bbc8
 STAGES = {"pretrain": pretrain, "adversarial": train_gan}
@@ -48,9 +48,9 @@ def _wrong_stage(stage, names):
     name, kind = stage["name"], stage["kind"]
     if not re.fullmatch(r"[\w-]+", str(name)) or names.count(name) > 1: return f"{name!r} is no name for a folder of its own"
     if kind not in STAGES: return f"stage {name}: {unknown('kind', kind, STAGES)}"
-    known = _OF_STAGE | {*KINDS[kind].names(), *RunOptions.names(), *inspect.signature(STAGES[kind]).parameters} - _NOT_TOLD
+    known = _OF_STAGE | {*SETTINGS_OF[kind].names(), *RunOptions.names(), *inspect.signature(STAGES[kind]).parameters} - _NOT_TOLD
     if others := sorted(set(stage) - known): return f"stage {name}: {no_option(kind, others[0], sorted(known))}"
-    try: _inputs(stage), own_loss(part_of(KINDS[kind], stage | {}, but=("arch", "arch_args", "seed")).loss)
+    try: _inputs(stage), own_loss(part_of(SETTINGS_OF[kind], stage | {}, but=("arch", "arch_args", "seed")).loss)
     except (TypeError, ValueError) as error: return f"stage {name}: {error}"
 
 # %% ../nbs/17_recipe.ipynb #a11c4ba1
