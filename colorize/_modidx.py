@@ -173,6 +173,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'colorize.batches._pixels': ('batches.html#_pixels', 'colorize/batches.py'),
                                   'colorize.batches._save_jpeg': ('batches.html#_save_jpeg', 'colorize/batches.py'),
                                   'colorize.batches._shrunk': ('batches.html#_shrunk', 'colorize/batches.py'),
+                                  'colorize.batches._sides': ('batches.html#_sides', 'colorize/batches.py'),
                                   'colorize.batches._stamp': ('batches.html#_stamp', 'colorize/batches.py'),
                                   'colorize.batches.augment_folder': ('batches.html#augment_folder', 'colorize/batches.py'),
                                   'colorize.batches.cache_folder': ('batches.html#cache_folder', 'colorize/batches.py'),

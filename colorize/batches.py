@@ -375,10 +375,7 @@ def photo_dls(source=None, # a folder, or a `Dataset` of RGB photographs; or a p
               balance:float=0., # for training: 0..1, how far small sources count for as much as large ones, see `PhotoDL`
 )->DataLoaders: # fastai DataLoaders; raises PhotoError if a folder holds no photographs, ValueError if a data set gives something else
     "Training and validation batches of L and ab"
-    if source is None: source = sample_photos("train"), sample_photos("valid")
-    if isinstance(source, (str, Path)): source = split_photos(find_photos(source), valid, seed)
-    if _is_dataset(source): source = _halves(source, valid, seed)
-    stores = [DatasetStore(part, size*8//7) if _is_dataset(part) else PhotoStore(part, size*8//7, cache, progress) for part in source]
+    stores = [DatasetStore(part, size*8//7) if _is_dataset(part) else PhotoStore(part, size*8//7, cache, progress) for part in _sides(source, valid, seed)]
     crops = [PhotoCrops(store, t, seed) for store, t in zip(stores, (tfm or train_crops(size), valid_crops(size)))]
     kwargs = dict(scale=scale, mood=mood, device=pick_device(device), num_workers=num_workers)
     if kwargs["device"].type == "cpu": keep_memory()
@@ -422,6 +419,12 @@ def _halves(dataset, valid, seed):
     order = list(range(len(dataset)))
     random.Random(seed).shuffle(order)
     return torch.utils.data.Subset(dataset, sorted(order[n:])), torch.utils.data.Subset(dataset, sorted(order[:n]))
+
+def _sides(source, valid, seed):
+    "What to train on and what to validate with: files, or data sets"
+    if source is None: return sample_photos("train"), sample_photos("valid")
+    if isinstance(source, (str, Path)): return split_photos(find_photos(source), valid, seed)
+    return _halves(source, valid, seed) if _is_dataset(source) else source
 
 # %% ../nbs/03_batches.ipynb #1f901d63
 def _copy_name(file, k): return f"{file.stem[:50]}-{hashlib.sha256(str(file).encode()).hexdigest()[:12]}-{k:02}.jpg"
