@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['GAN_NAMES', 'colour_errors', 'Adversary', 'gan_learner', 'GANWarning', 'MixedGradients', 'diagnosis', 'Watch',
-           'choose', 'Choice', 'save_fakes', 'Fakes', 'Pairs', 'pairs_right', 'pretrain_discriminator', 'gan_settings',
-           'train_gan', 'run_finished', 'train_colorizer']
+           'choose', 'Choice', 'save_fakes', 'Fakes', 'Pairs', 'pairs_right', 'pretrain_discriminator', 'train_gan',
+           'run_finished', 'train_colorizer']
 
 # %% ../nbs/08_adversarial.ipynb #ccb5e55d
 import random, tempfile, time, warnings
@@ -29,11 +29,14 @@ from torch import nn
 from .devices import fast_dtype
 from .files import atomic_write, folder_lock
 from .discriminators import create_discriminator
+from .generators import generator_name
 from .losses import GANLoss
 from .models.store import load_config, load_generator, save_generator
 from .pretraining import EMA, averaged, decay_callbacks, l1_learner, model_config, pretrain
 from .runs.checkpoint import begin_run, dls_settings, run_callbacks
 from .runs.learner import BUSY, quiet
+from .runs.own import check_net, own_callbacks, own_loss
+from .settings import SETTINGS_OF, GanSettings, RunOptions, divided, takes
 
 # %% ../nbs/08_adversarial.ipynb #ea8ed207
 @torch.no_grad()
@@ -60,10 +63,10 @@ class Adversary(Callback):
     def __init__(self,
                  discriminator:nn.Module, # from L and ab, (B, 3, H, W), to scores
                  gan:GANLoss=None, # the rules of the game; binary cross-entropy unless told
-                 l1_weight:float=100., # of the pixel loss: the λ of pix2pix
-                 gan_weight:float=1., # of the adversarial loss
+                 l1_weight:float=GanSettings.l1_weight, # of the pixel loss: the λ of pix2pix
+                 gan_weight:float=GanSettings.gan_weight, # of the adversarial loss
                  lr_ratio:float=1., # the discriminator's learning rate over the generator's
-                 betas:tuple=(0.5, 0.999), # of its Adam
+                 betas:tuple=GanSettings.betas, # of its Adam
                  every:int=1, # it learns in every n-th step
                  dtype:torch.dtype=None, # of its forward passes, see `fast_dtype`
     ):
@@ -126,19 +129,20 @@ def load_run_state(self:Adversary, state):
 def gan_learner(dls:DataLoaders, # from `photo_dls`
                 net:nn.Module, # the generator, from (B, 1, H, W) to (B, 2, H, W)
                 discriminator:nn.Module, # from (B, 3, H, W) to scores
-                gan_loss:str="bce", # "bce", "lsq" or "hinge"
+                gan_loss:str=GanSettings.gan_loss, # "bce", "lsq" or "hinge"
                 label_smoothing:float=0., # one-sided: the discriminator's target for true pictures is 1 minus this
                 minimax:bool=False, # the generator's first cost, log(1 - D), with "bce" alone
                 loss:str="mae", # the pixel loss
-                betas:tuple=(0.5, 0.999), # of both optimizers
+                betas:tuple=GanSettings.betas, # of both optimizers
                 precise:bool=False, # float32 throughout
                 cbs=None, # further fastai callbacks
+                metrics=(), # see `l1_learner`
                 **kwargs
 )->Learner: # raises ValueError for an unknown loss
     "A learner for a generator and its adversary"
     gan, dtype = GANLoss(gan_loss, label_smoothing, minimax), None if precise else fast_dtype(dls.device)
     adversary = Adversary(discriminator, gan, betas=betas, dtype=dtype, **kwargs)
-    return l1_learner(dls, net, loss, 0., precise, [adversary, *(cbs or [])], betas)
+    return l1_learner(dls, net, loss, 0., precise, [adversary, *(cbs or [])], betas, metrics)
 
 # %% ../nbs/08_adversarial.ipynb #430aad2b
 class GANWarning(UserWarning):
@@ -298,38 +302,11 @@ def pretrain_discriminator(discriminator:nn.Module, # from (B, 3, H, W) to score
 # %% ../nbs/08_adversarial.ipynb #5a7f71bf
 GAN_NAMES = ("l1_loss", "gan_loss", "d_real_loss", "d_fake_loss", "loss")
 
-# %% ../nbs/08_adversarial.ipynb #bbfb14ad
-@delegates(run_callbacks, but=["settings", "state", "names", "patience"])
-def gan_settings(lr:float, # learning rate of the generator
-                 d_lr:float=None, # of the discriminator; the same unless told
-                 l1_weight:float=100., # of the pixel loss: the λ of pix2pix
-                 gan_weight:float=1., # of the adversarial loss
-                 gan_loss:str="bce", # "bce", "lsq" or "hinge"
-                 label_smoothing:float=0., # one-sided
-                 minimax:bool=False, # the generator's first cost, log(1 - D), with "bce" alone
-                 d_every:int=1, # the discriminator learns in every n-th step
-                 d_epochs:int=0, # that it learns alone before, from saved pictures (NoGAN)
-                 discriminator:str="patch", # which, see `DISCRIMINATORS`
-                 d_args:dict=None, # its arguments
-                 betas:tuple=(0.5, 0.999), # of both optimizers
-                 ema:float=None, # keep a moving average of the generator with this decay
-                 decay:str="none", # of the learning rates: "none", "step" or "plateau"
-                 decay_epochs:int=10, # see `decay_callbacks`
-                 choose_every:int=50, # steps between measurements on the validation photographs; 0 to keep the last generator
-                 tolerance:float=0.1, # see `choose`
-                 loss:str="mae", # the pixel loss
-                 seed:int=42, # of the discriminator's initial weights, and of the order in which it learns alone
-                 **kwargs # for `run_callbacks`
-)->tuple: # the settings, and what is left over
-    "What must be the same when `train_gan` goes on with a run"
-    told = dict(locals(), d_lr=lr if d_lr is None else d_lr, d_args=d_args or {}, betas=list(betas))
-    return {k: v for k, v in told.items() if k != "kwargs" and (v or k != "minimax")}, kwargs
-
 # %% ../nbs/08_adversarial.ipynb #b43ca0db
-def _gan_callbacks(run, settings, state, **kwargs):
+def _gan_callbacks(run, settings, state, cbs=(), **kwargs):
     choice = Choice(run, settings["choose_every"], settings["tolerance"])
     falling = decay_callbacks(settings["decay"], settings["lr"], settings["decay_epochs"])
-    return [Watch(), choice, *([EMA(settings["ema"])] if settings["ema"] else []), *falling, *run_callbacks(run, settings, state, names=GAN_NAMES, **kwargs)]
+    return [Watch(), choice, *([EMA(settings["ema"])] if settings["ema"] else []), *falling, *run_callbacks(run, settings, state, names=GAN_NAMES, **kwargs), *cbs]
 
 # %% ../nbs/08_adversarial.ipynb #e2b42898
 def _prepare(dls, run, net, critic, gan, epochs, lr, progress, seed):
@@ -339,14 +316,14 @@ def _prepare(dls, run, net, critic, gan, epochs, lr, progress, seed):
     file.unlink()
 
 # %% ../nbs/08_adversarial.ipynb #bc43d84e
-def _players(dls, run, net, settings, state, precise, progress, **kwargs):
+def _players(dls, run, net, settings, state, precise, progress, loss=None, **kwargs):
     "The learner of generator and discriminator for `train_gan`"
     s, run = settings, Path(run)
     torch.manual_seed(s["seed"])
     critic, rules = create_discriminator(s["discriminator"], size=s["size"], **s["d_args"]), (s["gan_loss"], s["label_smoothing"], s.get("minimax", False))
     if s["d_epochs"] and not state: _prepare(dls, run, net, critic, GANLoss(*rules), s["d_epochs"], s["d_lr"], progress, s["seed"])
     cbs = _gan_callbacks(run, settings, state, **kwargs)
-    return gan_learner(dls, net, critic, *rules, s["loss"], tuple(s["betas"]), precise, cbs, l1_weight=s["l1_weight"], gan_weight=s["gan_weight"],
+    return gan_learner(dls, net, critic, *rules, loss or s["loss"], tuple(s["betas"]), precise, cbs, l1_weight=s["l1_weight"], gan_weight=s["gan_weight"],
                        lr_ratio=s["d_lr"]/s["lr"], every=s["d_every"])
 
 # %% ../nbs/08_adversarial.ipynb #02616367
@@ -364,32 +341,42 @@ def _play(learn, run, config, settings, save, progress):
     if save: _save(learn, run, config, settings)
     learn.checkpoint.done()
 
+# %% ../nbs/08_adversarial.ipynb #cf1d7f72
+def _run(dls, run, start, s, options, net, config, resume, save, progress, cbs, **how):
+    "Play, keep, report"
+    s.loss = own_loss(s.loss)
+    settings = s.to_dict() | dls_settings(dls) | ({"callbacks": [cb.name for cb in cbs]} if cbs else {})
+    with folder_lock(run, what=BUSY):
+        state = begin_run(run, settings, resume)
+        if net is None: net, config = load_generator(start)
+        learn = _players(dls, run, net, settings, state, progress=progress, loss=s.loss, cbs=cbs, **how, **options.changed())
+        _play(learn, run, config, settings, save, progress)
+    learn.checkpoint.report()
+    return learn
+
 # %% ../nbs/08_adversarial.ipynb #61e0efb3
-@delegates(gan_settings)
+@takes(RunOptions, but=("patience",))
+@takes(GanSettings)
 def train_gan(dls:DataLoaders, # from `photo_dls`
               run:Path|str, # folder of the run; must be new unless `resume`
               start:Path|str=None, # folder of a pretrained generator; or give `net`
-              epochs:int=5, # times through the photographs
-              lr:float=2e-4, # learning rate of the generator
+              epochs:int=GanSettings.epochs, # times through the photographs
+              lr:float=GanSettings.lr, # learning rate of the generator
               *, net:nn.Module=None, # the generator itself, where there is no folder of it
-              arch:str="resnet_unet", # what it is
+              arch:str=None, # what it is; its name in `GENERATORS`, or its class, unless told
               arch_args:dict=None, # its arguments
+              cbs:list=(), # further callbacks of fastai
               resume:bool=False, # go on with an interrupted run
               save:bool=True, # save the chosen generator, and the discriminator
               precise:bool=False, # float32 throughout
               progress:bool=True, # show bars and a table
-              **kwargs # for `gan_settings`: l1_weight, gan_loss, discriminator, seed…; and for `run_callbacks`
+              **kwargs # of `GanSettings`: l1_weight, gan_loss, discriminator, seed…; and of `RunOptions`
 )->Learner: # with the chosen weights in it; raises FileExistsError, FolderLocked, ValueError, WriteError, TrainingDiverged, MixedGradients, Interrupted
     "Train a generator against a discriminator, and choose the best that it was on the way"
-    settings, others = gan_settings(lr, **kwargs)
-    settings |= dict(epochs=epochs, **dls_settings(dls))
-    with folder_lock(run, what=BUSY):
-        state = begin_run(run, settings, resume)
-        net, config = (net, dict(arch=arch, arch_args=arch_args or {})) if net is not None else load_generator(start)
-        learn = _players(dls, run, net, settings, state, precise, progress, **others)
-        _play(learn, Path(run), config, settings, save, progress)
-    learn.checkpoint.report()
-    return learn
+    s, options = divided("train_gan", dict(kwargs, epochs=epochs, lr=lr), SETTINGS_OF["adversarial"], RunOptions)
+    config, cbs = dict(arch=arch or (generator_name(net) if net is not None else None), arch_args=arch_args or {}), own_callbacks(cbs)
+    if net is not None and save: check_net(net, config["arch"], config["arch_args"])
+    return _run(dls, Path(run), start, s, options, net, config, resume, save, progress, precise=precise, cbs=cbs)
 
 # %% ../nbs/08_adversarial.ipynb #d0d72fdb
 def run_finished(run:Path, # folder of a run
@@ -398,11 +385,11 @@ def run_finished(run:Path, # folder of a run
     return (run/"config.json").exists() and bool((load_config(run).get("training") or {}).get("finished"))
 
 # %% ../nbs/08_adversarial.ipynb #546bcaac
-def _check(dls, gan_loss="bce", label_smoothing=0., minimax=False, discriminator="patch", d_args=None, decay="none", **_):
+def _check(dls, adversarial):
     "What is wrong with the second phase is said before the first begins"
-    GANLoss(gan_loss, label_smoothing, minimax)
-    decay_callbacks(decay, 1.)
-    create_discriminator(discriminator, size=dls_settings(dls)["size"], **(d_args or {}))
+    s = GanSettings(**{name: value for name, value in adversarial.items() if name in GanSettings.names()})
+    GANLoss(s.gan_loss, s.label_smoothing, s.minimax)
+    create_discriminator(s.discriminator, size=dls_settings(dls)["size"], **s.d_args)
 
 # %% ../nbs/08_adversarial.ipynb #7b1501c0
 def train_colorizer(dls:DataLoaders, # from `photo_dls`
@@ -417,7 +404,7 @@ def train_colorizer(dls:DataLoaders, # from `photo_dls`
     "Both phases in one call; the first one's run is the folder `pretraining` within the run's"
     run, begun = Path(run), time.monotonic()
     if adversarial is None: return pretrain(dls, run, max_minutes=max_minutes, resume=resume, save=save, **pretraining, **kwargs)
-    _check(dls, **adversarial)
+    _check(dls, adversarial)
     first = run/"pretraining"
     if not (resume and run_finished(first)):
         learn = pretrain(dls, first, max_minutes=max_minutes, resume=resume, **pretraining, **kwargs)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['NOTE_EVERY', 'shrink', 'cache_folder', 'PhotoStore', 'seeded', 'train_crops', 'valid_crops', 'PhotoCrops',
-           'encode_bytes', 'PhotoDL', 'source_of', 'to_rgb', 'show_columns', 'photo_dls', 'augment_folder']
+           'encode_bytes', 'PhotoDL', 'source_of', 'to_rgb', 'show_columns', 'photo_dls', 'DatasetStore',
+           'augment_folder']
 
 # %% ../nbs/03_batches.ipynb #ea21f176
 import hashlib, json, os, random, re, time, uuid
@@ -358,8 +359,8 @@ def show_results(self:PhotoDL, b, preds, max_n=4, **kwargs):
     show_columns([to_rgb(L, c, self.scale) for c in columns], ["grey", "colorized", "true"], max_n)
 
 # %% ../nbs/03_batches.ipynb #01d82608
-def photo_dls(source=None, # a folder, a pair (training files, validation files), or None for the sample photographs
-              valid:float=0.2, # share (or number) of the folder's photographs held back for validation
+def photo_dls(source=None, # a folder, or a `Dataset` of RGB photographs; or a pair (for training, for validation) of files or of data sets; None for the sample photographs
+              valid:float=0.2, # share (or number) of a folder's or data set's photographs held back for validation
               size:int=224, # px, height and width of the crops
               bs:int=16, # photographs in a batch
               tfm=None, # crops for training; `train_crops(size)` unless told
@@ -373,16 +374,58 @@ def photo_dls(source=None, # a folder, a pair (training files, validation files)
               ageing=None, # for training: what the network is shown in place of `L`, such as an `Ageing`
               hints=None, # for training: hints after `L`, such as a `HintSimulation`; for validation there are none
               balance:float=0., # for training: 0..1, how far small sources count for as much as large ones, see `PhotoDL`
-)->DataLoaders: # fastai DataLoaders; raises PhotoError if a folder holds no photographs
+)->DataLoaders: # fastai DataLoaders; raises PhotoError if a folder holds no photographs, ValueError if a data set gives something else
     "Training and validation batches of L and ab"
-    if source is None: source = sample_photos("train"), sample_photos("valid")
-    if isinstance(source, (str, Path)): source = split_photos(find_photos(source), valid, seed)
-    stores = [PhotoStore(files, size*8//7, cache, progress) for files in source]
+    stores = [DatasetStore(part, size*8//7) if _is_dataset(part) else PhotoStore(part, size*8//7, cache, progress) for part in _sides(source, valid, seed)]
     crops = [PhotoCrops(store, t, seed) for store, t in zip(stores, (tfm or train_crops(size), valid_crops(size)))]
     kwargs = dict(scale=scale, mood=mood, device=pick_device(device), num_workers=num_workers)
     if kwargs["device"].type == "cpu": keep_memory()
     train = PhotoDL(crops[0], bs=min(bs, len(crops[0])), shuffle=True, drop_last=True, ageing=ageing, hints=hints, balance=balance, **kwargs)
     return DataLoaders(train, PhotoDL(crops[1], bs=bs, **kwargs), device=kwargs["device"])
+
+# %% ../nbs/03_batches.ipynb #246fbeb8
+def _pixels(item, i):
+    "An item of somebody's data set as bytes, (H, W, 3)"
+    photo = item[0] if isinstance(item, (tuple, list)) and item else item
+    if isinstance(photo, Image.Image): return np.array(photo.convert("RGB"))
+    array = photo.movedim(0, -1).cpu().numpy() if torch.is_tensor(photo) and photo.ndim == 3 else photo
+    if isinstance(array, np.ndarray) and array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3: return array
+    what = f"{type(photo).__name__} of {photo.dtype}, {tuple(photo.shape)}" if hasattr(photo, "shape") else type(photo).__name__
+    raise ValueError(f"item {i} of the data set is a {what}; expected are RGB photographs: PIL pictures, uint8 arrays (H, W, 3) or uint8 tensors (3, H, W)")
+
+# %% ../nbs/03_batches.ipynb #db86e061
+class DatasetStore:
+    "The photographs of any data set, in the place of a `PhotoStore`; raises ValueError for a data set of something else"
+    def __init__(self,
+                 dataset:torch.utils.data.Dataset, # with a length; of RGB photographs, or of tuples that begin with one
+                 short_side:int=256, # px, see `shrink`
+    ):
+        if not len(dataset): raise ValueError("there is nothing in the data set")
+        self.dataset, self.short_side, self.skipped = dataset, short_side, {}
+        self.files = [Path(str(i)) for i in range(len(dataset))]
+        self[0]
+
+    def __len__(self): return len(self.files)
+    def __getitem__(self, i:int)->np.ndarray: # uint8, shape (H, W, 3)
+        return shrink(Image.fromarray(_pixels(self.dataset[i], i)), self.short_side)
+
+# %% ../nbs/03_batches.ipynb #9190a268
+def _is_dataset(x): return isinstance(x, torch.utils.data.Dataset)
+
+def _halves(dataset, valid, seed):
+    "A data set for training and one for validation out of one"
+    if isinstance(dataset, torch.utils.data.IterableDataset): raise ValueError("a data set that can only be gone through has no length, and can't be drawn from; copy its photographs into a folder")
+    n = round(valid*len(dataset)) if valid < 1 else int(valid)
+    if not 0 < n < len(dataset): raise ValueError(f"of {len(dataset)} photographs, {n} are to be held back for validation; some must remain on either side")
+    order = list(range(len(dataset)))
+    random.Random(seed).shuffle(order)
+    return torch.utils.data.Subset(dataset, sorted(order[n:])), torch.utils.data.Subset(dataset, sorted(order[:n]))
+
+def _sides(source, valid, seed):
+    "What to train on and what to validate with: files, or data sets"
+    if source is None: return sample_photos("train"), sample_photos("valid")
+    if isinstance(source, (str, Path)): return split_photos(find_photos(source), valid, seed)
+    return _halves(source, valid, seed) if _is_dataset(source) else source
 
 # %% ../nbs/03_batches.ipynb #1f901d63
 def _copy_name(file, k): return f"{file.stem[:50]}-{hashlib.sha256(str(file).encode()).hexdigest()[:12]}-{k:02}.jpg"

@@ -10,9 +10,9 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from .lab import LabScale, in_gamut
+from .lab import in_gamut
 
 # %% ../nbs/library/classes.ipynb #4800ef7a
 _REACH = 12 # grid points on either side of grey

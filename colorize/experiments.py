@@ -9,7 +9,7 @@ __all__ = ['AUGMENTATIONS', 'PARTS', 'CHOICES', 'INNER', 'REPORTS', 'experiment_
            'matching_complexity']
 
 # %% ../nbs/12_experiments.ipynb #9596d4b1
-import difflib, hashlib, inspect, json, os, re, subprocess, sys, threading, time
+import hashlib, inspect, json, os, re, subprocess, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,12 +35,14 @@ from .lab import SCALES
 from .losses import GAN_LOSSES, LOSSES, alpha_weights
 from .metrics import ssim
 from .models.store import load_generator
+from .names import code_files, nearest, run_code, typed_here
 from .photos import split_photos
 from .pictures.folders import find_photos, sample_photos
-from .pretraining import DECAYS, l1_learner, pretrain
+from .pretraining import l1_learner, pretrain
 from .runs.checkpoint import begin_run, dls_settings, run_callbacks
 from .runs.learner import quiet
 from .runs.log import read_losses
+from .settings import CYCLES, DECAYS
 
 # %% ../nbs/12_experiments.ipynb #55aae9cf
 AUGMENTATIONS = {"none": valid_crops, "flips": lambda size: v2.Compose([valid_crops(size), v2.RandomHorizontalFlip()]), "crops": train_crops,
@@ -111,13 +113,13 @@ class ConfigError(ValueError):
     "A configuration that can't be run; the message says what is wrong with it, and what may have been meant"
 
 # %% ../nbs/12_experiments.ipynb #26b9b686
-_SET_BY_US = {"dls", "run", "net", "resume", "progress", "save", "start", "max_minutes", "show", "feature_net"}
+_SET_BY_US = {"dls", "run", "net", "resume", "progress", "save", "start", "cbs", "metrics", "max_minutes", "show", "feature_net"}
 PARTS = {"data": experiment_dls, "pretrain": pretrain, "gan": train_gan, "regressor": train_regressor}
 
 def _arguments(function): return {k: p.default for k, p in inspect.signature(function).parameters.items() if k not in _SET_BY_US}
 
 # %% ../nbs/12_experiments.ipynb #b5b7d35a
-CHOICES = {"data.scale": SCALES, "data.augment": AUGMENTATIONS, "pretrain.decay": ("one_cycle", *DECAYS), "gan.decay": DECAYS, "gan.gan_loss": GAN_LOSSES,
+CHOICES = {"data.scale": SCALES, "data.augment": AUGMENTATIONS, "pretrain.decay": (*CYCLES, *DECAYS), "gan.decay": DECAYS, "gan.gan_loss": GAN_LOSSES,
            "gan.discriminator": DISCRIMINATORS}
 for _part in ("pretrain", "gan"): CHOICES |= {f"{_part}.loss": LOSSES, f"{_part}.arch": GENERATORS, f"{_part}.arch_args.activation": ACTIVATIONS}
 INNER = {"pretrain.arch_args": ("pretrain.arch", "resnet_unet", GENERATORS), "gan.arch_args": ("gan.arch", "resnet_unet", GENERATORS),
@@ -136,8 +138,8 @@ def settings_of(config:dict, # a configuration, or the beginning of one
 
 # %% ../nbs/12_experiments.ipynb #68e694d1
 def _nearest(name, names):
-    near = difflib.get_close_matches(str(name), list(names), 1, 0.5) or [n for n in names if n.endswith(f".{name}")]
-    return f"; did you mean {near[0]}?" if near else ""
+    near = nearest(name, names)
+    return f"; did you mean {near}?" if near else ""
 
 # %% ../nbs/12_experiments.ipynb #043c454e
 def check_config(config:dict, # name → value
@@ -240,6 +242,13 @@ def over(name:str, # of a setting
     "One setting varies"
     return {label.format(value): {name: value} for value in values}
 
+# %% ../nbs/12_experiments.ipynb #6b26381f
+def _elsewhere(config):
+    "Refuse what the processes of a sweep could not know"
+    for name, value in config.items():
+        what = {"loss": "loss", "arch": "generator"}.get(name.split(".")[-1])
+        if what and typed_here(what, value): raise ConfigError(f"{name}: {value!r} is registered in the notebook or script that runs; put it into a file of its own and import that, so that the processes of a sweep can, too")
+
 # %% ../nbs/12_experiments.ipynb #5fdbe15e
 @dataclass
 class Sweep:
@@ -253,7 +262,7 @@ class Sweep:
     def __post_init__(self):
         self.path = Path(self.folder)/self.name
         for label, changes in self.vary.items():
-            try: check_config({**self.base, **changes})
+            try: check_config({**self.base, **changes}), _elsewhere({**self.base, **changes})
             except ConfigError as error: raise ConfigError(f"{self.name}, {label}: {error}") from None
         if len(self.runs()) < len(self.vary)*len(self.seeds): raise ConfigError(f"{self.name}: two labels have the same folder")
 
@@ -278,6 +287,7 @@ def run_folder(folder:Path|str, # holds `experiment.json`
     "What a process of a sweep does: the run of one folder; it ends when the process that began it has gone"
     def wait(): os.read(0, 1); os._exit(1)
     threading.Thread(target=wait, daemon=True).start()
+    for file in filter(None, os.environ.get("COLORIZE_CODE", "").split(os.pathsep)): run_code(file)
     run_experiment(_read(Path(folder)/"experiment.json"), folder)
 
 # %% ../nbs/12_experiments.ipynb #5e431849
@@ -304,7 +314,7 @@ def _work(folder, threads, procs):
     "Run one folder; what went wrong, or None"
     with open(folder/"log.txt", "ab") as log:
         proc = subprocess.Popen([sys.executable, "-c", _WORKER, str(folder)], stdin=subprocess.PIPE, stdout=log, stderr=log,
-                                env=os.environ | {"OMP_NUM_THREADS": str(threads)})
+                                env=os.environ | {"OMP_NUM_THREADS": str(threads), "COLORIZE_CODE": os.pathsep.join(code_files())})
         procs.append(proc)
         code = proc.wait()
     lines = (folder/"log.txt").read_text(errors="replace").strip().splitlines()

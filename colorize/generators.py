@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['ACTIVATIONS', 'GENERATORS', 'resnet_body', 'resnet_unet', 'count_parameters', 'body_of', 'layer_shapes',
            'draw_shapes', 'PlainUnet', 'lite_body', 'LiteUnet', 'ColorizeNet', 'UniformUNet', 'ScaledUNet', 'ValidUNet',
-           'small_weights', 'Pix2PixUNet', 'ChromaRegressor', 'create_generator']
+           'small_weights', 'Pix2PixUNet', 'ChromaRegressor', 'create_generator', 'register_generator',
+           'generator_name']
 
 # %% ../nbs/05_generators.ipynb #0c4e68ab
 from importlib import import_module
@@ -17,6 +18,7 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 
 from .models.weights import _downloaded, _load, _read_weights
+from .names import full_name, register, unknown
 
 # %% ../nbs/05_generators.ipynb #f99ff06d
 def resnet_body(weights:str|Path=None, # "imagenet", the path of a ResNet18 state dict, or None for chance
@@ -449,5 +451,17 @@ def create_generator(arch:str="resnet_unet", # a name in `GENERATORS`
                      **kwargs, # of that network
 )->nn.Module: # from (B, 1, H, W) to (B, 2, H, W); raises ValueError for an unknown name
     "A generator by its name"
-    if arch not in GENERATORS: raise ValueError(f"there is no generator {arch!r}; there are {', '.join(GENERATORS)}")
+    if arch not in GENERATORS: raise ValueError(unknown("generator", arch, GENERATORS))
     return GENERATORS[arch](**kwargs)
+
+# %% ../nbs/05_generators.ipynb #090c691d
+def register_generator(name:str, # under which saved models, commands, recipes and sweeps know it
+): # decorator of a class or function that makes a network from (B, 1, H, W) to (B, 2, H, W); raises ValueError for a name that is taken
+    "Give a network of your own a name"
+    return register(GENERATORS, "generator", name)
+
+def generator_name(net:nn.Module, # any
+)->str: # its name in `GENERATORS`, or else "module:class"
+    "What a network is called in `config.json`"
+    if isinstance(net, PlainUnet) or hasattr(net, "sfs"): return "resnet_unet"
+    return next((name for name, maker in GENERATORS.items() if maker is type(net)), None) or full_name(type(net))

@@ -7,7 +7,8 @@ __all__ = ['CLASSES', 'CLASS_WIDTH', 'MEASURES', 'TRUTHS', 'LPIPS', 'as_square',
            'delta_e2000_map', 'delta_e2000', 'colourfulness', 'ab_chroma', 'chroma_ratio', 'colour_classes',
            'mean_rarity', 'auc', 'Reference', 'reference_colours', 'save_reference', 'lpips_net', 'lpips',
            'frechet_distance', 'features_of', 'fid', 'kid', 'inception', 'InceptionFeatures', 'ColourParts', 'Measure',
-           'measure_photos', 'bootstrap', 'Oracle', 'painter', 'Evaluation', 'evaluate', 'PhotoMetric', 'as_metric']
+           'register_metric', 'measure_photos', 'bootstrap', 'Oracle', 'painter', 'Evaluation', 'evaluate',
+           'PhotoMetric', 'as_metric']
 
 # %% ../nbs/09_metrics.ipynb #8ce9a5c3
 import math, warnings
@@ -35,6 +36,7 @@ from .devices import sharing_cores
 from .files import atomic_write
 from .batches import seeded
 from .lab import LabScale, _by_pieces, join_lab, lab_to_rgb, rgb_to_lab, show_images, to_gamut
+from .names import register, unknown
 from .photos import is_grey, small_lab
 from .pictures.folders import find_photos, sample_photos
 from .pictures.formats import PhotoError
@@ -382,6 +384,17 @@ MEASURES = {
 TRUTHS = {"colourfulness": lambda t, p: colourfulness(t.rgb), "colourfulness_absolute": lambda t, p: colourfulness(t.rgb, absolute=True),
           "chroma": lambda t, p: ab_chroma(t.ab), "rarity": lambda t, p: mean_rarity(t.ab, p)}
 LPIPS = Measure(lambda f, t, p: lpips(f.rgb, t.rgb), -1, "LPIPS", 3)
+
+# %% ../nbs/09_metrics.ipynb #a7ce1ccb
+def register_metric(name:str, # under which commands and `as_metric` know it
+                    better:int=0, # 1: more, -1: less, 0: neither
+                    label:str=None, # for tables; its name unless told
+                    digits:int=2, # in tables
+                    weight:str=None, # of a photograph in the mean over a set: a name in `TRUTHS`; 1 unless told
+): # decorator of a function of two `Pictures` (output, truth) that gives (B,); raises ValueError for a name that is taken
+    "Give a measure of your own a name"
+    if better not in (1, -1, 0): raise ValueError(f"better is 1 (more), -1 (less) or 0 (neither), and not {better!r}")
+    return register(MEASURES, "metric", name, lambda of: Measure(lambda f, t, p: of(f, t), better, label or name, digits, weight))
 
 # %% ../nbs/09_metrics.ipynb #d11894da
 @torch.no_grad()
@@ -746,5 +759,5 @@ def as_metric(measure, # a name in `MEASURES`, or a function of two `Pictures` (
     "A measure to be watched during training"
     if callable(measure): return PhotoMetric(Measure(lambda f, t, p: measure(f, t), 0, measure.__name__), measure.__name__, scale, reference)
     known = {**MEASURES, "lpips": LPIPS}
-    if measure not in known: raise ValueError(f"there is no measure {measure!r}; there are {', '.join(known)}")
+    if measure not in known: raise ValueError(unknown("measure", measure, known))
     return PhotoMetric(known[measure], measure, scale, reference)

@@ -8,14 +8,14 @@ __all__ = ['D65', 'MOOD_RANGES', 'rotate_hue', 'saturate', 'vibrance', 'soft_cei
 
 # %% ../nbs/11_mood.ipynb #d4d57c85
 import math
-from dataclasses import asdict, dataclass, fields
-from numbers import Real
+from dataclasses import dataclass
 
 import torch
 from fastcore.basics import patch
 from torch import Tensor
 
 from .lab import join_lab, split_lab, to_gamut
+from .settings import MoodSettings, ranges
 
 # %% ../nbs/11_mood.ipynb #7b53a36a
 def _a_and_b(ab):
@@ -91,32 +91,20 @@ def warm(lab:Tensor, # L in 0..100, a and b in CIELAB units, shape (..., 3, H, W
     return torch.cat([L, kx*a + 500*(kx - 1)*fy, kz*b + 200*(1 - kz)*fy], -3)
 
 # %% ../nbs/11_mood.ipynb #a426c0e6
-MOOD_RANGES = {"hue": (-180., 180.), "warmth": (-1., 1.), "saturation": (0., 3.), "vibrance": (-1., 2.)}
-
-def _check_setting(name, value):
-    if name == "max_chroma" and value is None: return None
-    low, high = MOOD_RANGES.get(name, (0, math.inf))
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    if name == "max_chroma" and not (number and low < value < high): raise ValueError(f"max_chroma must be a number above 0, or None, not {value!r}")
-    if not (number and low <= value <= high): raise ValueError(f"{name} must be a number from {low:g} to {high:g}, not {value!r}")
-    return float(value)
+MOOD_RANGES = ranges(MoodSettings) # those of its settings that a slider can have
 
 # %% ../nbs/11_mood.ipynb #3418c57f
 @dataclass(frozen=True)
-class Mood:
+class Mood(MoodSettings):
     "How colours are to be changed: a function from Lab to Lab that keeps lightness; `ValueError` for impossible settings"
-    hue:float=0. # degrees, -180..180, see `rotate_hue`
-    warmth:float=0. # -1..1, see `warm`
-    saturation:float=1. # 0..3, see `saturate`
-    vibrance:float=0. # -1..2, see `vibrance`
-    max_chroma:float=None # CIELAB units, above 0, see `soft_ceiling`; None for no limit
 
-    def __post_init__(self):
-        for name, value in asdict(self).items(): object.__setattr__(self, name, _check_setting(name, value))
-
-    @property
-    def neutral(self): return not self.to_dict()
-    def to_dict(self): return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+    @classmethod
+    def of(cls, mood:MoodSettings=None, # a mood, or the settings of one
+           knobs:dict=None, # or its settings by name
+    ): # a `Mood`, the neutral one where nothing was said; raises ValueError for an unknown or impossible setting
+        "The mood that was meant"
+        if mood is not None and knobs: raise ValueError(f"give a mood, or {', '.join(knobs)}, and not both")
+        return mood if isinstance(mood, cls) else cls.from_dict(knobs or {} if mood is None else mood.changed())
 
 # %% ../nbs/11_mood.ipynb #5dc44608
 @patch
@@ -129,15 +117,6 @@ def __call__(self:Mood, lab:Tensor, # L in 0..100, a and b in CIELAB units, shap
     if self.vibrance: ab = vibrance(ab, self.vibrance)
     if self.warmth: _, ab = split_lab(warm(join_lab(L, ab), self.warmth))
     return to_gamut(join_lab(L, soft_ceiling(ab, self.max_chroma) if self.max_chroma else ab))
-
-# %% ../nbs/11_mood.ipynb #cbc52f57
-@patch(cls_method=True)
-def from_dict(cls:Mood, d:dict, # settings by name, those that are missing stay neutral
-             )->Mood: # `ValueError` for an unknown or impossible setting
-    "The mood that `to_dict` described"
-    names = [f.name for f in fields(cls)]
-    if unknown := [name for name in d if name not in names]: raise ValueError(f"a mood has no {unknown[0]!r}; it has {', '.join(names)}")
-    return cls(**d)
 
 # %% ../nbs/11_mood.ipynb #e19ef865
 def mean_hue(ab, # shape (..., 2, H, W), or a list of such tensors; CIELAB units

@@ -21,10 +21,13 @@ from .generators import GENERATORS, create_generator
 from .hints import HintSimulation
 from .models.store import load_generator, save_generator
 from .models.weights import BITS
+from .names import run_code, unknown
 from .photos import split_photos
 from .pictures.folders import find_photos
 from .pretraining import pretrain
+from .runs.own import own_loss
 from .runs.stop import Interrupted
+from .settings import SETTINGS_OF, RunOptions, no_option, part_of
 
 # %% ../nbs/library/recipe.ipynb #a532bbc8
 STAGES = {"pretrain": pretrain, "adversarial": train_gan}
@@ -32,7 +35,7 @@ _OF_STAGE = {"name", "kind", "size", "bs", "arch_args", "ageing", "hints", "bala
 _INPUTS = {"ageing": Ageing, "hints": HintSimulation}
 _OF_RECIPE = {"arch", "arch_args", "weights", "seed", "stages", "publish"}
 _OF_PUBLISH = {"size", "gain", "mirrored", "bits"}
-_NOT_TOLD = {"dls", "run", "net", "start", "arch", "arch_args", "weights", "seed", "resume", "save", "progress", "max_minutes", "kwargs", "show"}
+_NOT_TOLD = {"dls", "run", "net", "start", "cbs", "metrics", "feature_net", "arch", "arch_args", "weights", "seed", "resume", "save", "progress", "max_minutes", "kwargs", "show"}
 
 # %% ../nbs/library/recipe.ipynb #90d58f82
 def _inputs(stage):
@@ -46,28 +49,30 @@ def _wrong_stage(stage, names):
     if not isinstance(stage, dict) or not {"name", "kind", "size"} <= set(stage): return "a stage needs a name, a kind and a size"
     name, kind = stage["name"], stage["kind"]
     if not re.fullmatch(r"[\w-]+", str(name)) or names.count(name) > 1: return f"{name!r} is no name for a folder of its own"
-    if kind not in STAGES: return f"stage {name}: there is no kind {kind!r}; there are {', '.join(STAGES)}"
-    if unknown := set(stage) - _OF_STAGE - (set(inspect.signature(STAGES[kind]).parameters) - _NOT_TOLD): return f"stage {name}: {kind} has no {sorted(unknown)[0]!r}"
-    try: _inputs(stage)
+    if kind not in STAGES: return f"stage {name}: {unknown('kind', kind, STAGES)}"
+    known = _OF_STAGE | {*SETTINGS_OF[kind].names(), *RunOptions.names(), *inspect.signature(STAGES[kind]).parameters} - _NOT_TOLD
+    if others := sorted(set(stage) - known): return f"stage {name}: {no_option(kind, others[0], sorted(known))}"
+    try: _inputs(stage), own_loss(part_of(SETTINGS_OF[kind], stage | {}, but=("arch", "arch_args", "seed")).loss)
     except (TypeError, ValueError) as error: return f"stage {name}: {error}"
 
 # %% ../nbs/library/recipe.ipynb #a11c4ba1
 def _wrong_args(arch, args):
     if not isinstance(args, dict): return "arch_args needs names and values"
-    if unknown := set(args) - set(inspect.signature(GENERATORS[arch]).parameters): return f"arch_args: {arch} has no {sorted(unknown)[0]!r}"
+    known = list(inspect.signature(GENERATORS[arch]).parameters)
+    if others := sorted(set(args) - set(known)): return f"arch_args: {no_option(arch, others[0], known)}"
 
 # %% ../nbs/library/recipe.ipynb #0d40e5dd
 def _wrong_names(recipe):
     "What is wrong with the names at the top of a recipe, if anything"
     if not isinstance(recipe, dict) or not isinstance(recipe.get("stages"), list) or not recipe["stages"]: return "a recipe needs stages"
-    if unknown := set(recipe) - _OF_RECIPE: return f"a recipe has no {sorted(unknown)[0]!r}"
-    if unknown := set(recipe.get("publish") or {}) - _OF_PUBLISH: return f"publish has no {sorted(unknown)[0]!r}"
+    for what, given, known in (("a recipe", recipe, _OF_RECIPE), ("publish", recipe.get("publish") or {}, _OF_PUBLISH)):
+        if others := sorted(set(given) - known): return no_option(what, others[0], sorted(known))
     if (bits := (recipe.get("publish") or {}).get("bits", 16)) not in BITS: return f"publish: weights are stored with {', '.join(map(str, BITS))} bits, and not with {bits!r}"
 
 def _wrong_values(recipe):
     "What is wrong with the network or a stage of a recipe, if anything"
     arch, stages = recipe["arch"], recipe["stages"]
-    if arch not in GENERATORS: return f"there is no generator {arch!r}; there are {', '.join(GENERATORS)}"
+    if arch not in GENERATORS: return unknown("generator", arch, GENERATORS)
     names, wrong = [s.get("name") for s in stages if isinstance(s, dict)], _wrong_args(arch, recipe["arch_args"])
     for stage in stages: wrong = wrong or _wrong_stage(stage, names) or _wrong_args(arch, stage.get("arch_args", {}))
     return wrong
@@ -167,10 +172,13 @@ def colorize_recipe(
     weights:str=None, # of the network's body: imagenet, or a file, in place of the recipe's
     threads:int=None, # of the processor; all unless told
     device:str=None, # cuda, mps or cpu; else the first of these that is there
+    code:str=None, # a file of Python that is run first: the losses and networks that it registers are known then
 ):
     "Train a model in stages, as a recipe says; the same command goes on with what was interrupted"
     if threads: torch.set_num_threads(threads)
-    try: model, finished = follow(recipe, photos, run, max_minutes, weights, device, progress=sys.stdout.isatty())
+    try:
+        if code: run_code(code)
+        model, finished = follow(recipe, photos, run, max_minutes, weights, device, progress=sys.stdout.isatty())
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         sys.exit(stop.status)

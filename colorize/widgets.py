@@ -169,7 +169,7 @@ def _choices(self:MoodExplorer):
 # %% ../nbs/13_widgets.ipynb #285030f9
 @patch
 def _knobs(self:MoodExplorer):
-    self.sliders = {name: knob(label, meaning, float(name == "saturation"), *MOOD_RANGES[name], step, form) for name, (label, meaning, step, form) in MOOD_KNOBS.items()}
+    self.sliders = {name: knob(label, meaning, getattr(Mood, name), *MOOD_RANGES[name], step, form) for name, (label, meaning, step, form) in MOOD_KNOBS.items()}
     self.size = knob("Working size (px)", "How large the network sees the photograph: smaller ones give calmer, larger ones more detailed colours", 256, 64, 512, 32, "d", W.IntSlider, continuous_update=False)
     self.divider = knob("Divider (% grey)", "Where the grey photograph ends and the coloured one begins", 50, 0, 100, 1, "d", W.IntSlider)
 

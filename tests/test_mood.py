@@ -312,7 +312,7 @@ def test_lists_folders_and_transparency_in_a_mood(colorizer, photo, tmp_path):
 
 
 def test_wrong_settings_of_the_colorizer_get_a_sentence(colorizer, photo):
-    with pytest.raises(ValueError, match="a mood has no 'hu'; it has hue"): colorizer(photo, hu=3)
+    with pytest.raises(ValueError, match="a mood has no 'hu'; did you mean hue"): colorizer(photo, hu=3)
     with pytest.raises(ValueError, match="saturation must be a number from 0 to 3, not -1"): colorizer([photo], saturation=-1)
 
 

@@ -210,7 +210,7 @@ def test_an_added_loss_that_is_no_number_stops_the_run(dls, tmp_path):
 
 @pytest.mark.parametrize("weight", [-1., float("nan"), float("inf")])
 def test_impossible_weights_get_a_sentence(dls, tmp_path, weight):
-    with pytest.raises(ValueError, match="colourfulness_loss: a weight is a number that is not negative"):
+    with pytest.raises(ValueError, match="colourfulness_weight must be a number that is not negative"):
         pretrain(dls, tmp_path/"run", net=tiny(), colourfulness_weight=weight, preview_every=0, progress=False)
 
 

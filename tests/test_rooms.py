@@ -24,7 +24,8 @@ ORDER = """
     ageing photos
     pictures
     lab models.weights
-    files devices exercises
+    files devices exercises settings
+    names
 """
 ROW = {room: -i for i, row in enumerate(ORDER.split("\n")) for room in row.split()}
 

@@ -16,6 +16,7 @@ from ..devices import sharing_cores
 from ..files import one_line
 from ..pictures.formats import WRITTEN, format_for
 from .records import Job, Manifest, _real, _with, fingerprint, stamp
+from ..settings import OutputOptions
 
 # %% ../../nbs/library/jobs_folder.ipynb #c7fbc790
 MADE = ("-color", "-compare")
@@ -118,26 +119,21 @@ def plan(photos:list, # files and folders
 def colorize_one(colorizer, # a `Colorizer`
                  photo:Path, # the file
                  target:Path, # with a suffix of `WRITTEN`
-                 size:int=None, # working size
-                 compare:bool=False, # also write the comparison
-                 auto_contrast:bool=False, # see `Colorizer.colorize_photo`
-                 deep:bool=False, # 16 bits a channel where the photograph has more than 8
-                 negative:bool=False, # invert it first
-                 metadata:bool=True, # carry over date, place, description…
-                 mark:bool=True, # say in the file that a model made the colours
-                 **mood, # of `Mood`
+                 options:OutputOptions=None, # what is to be written
+                 mood=None, # a `Mood`: how the colours are to look
 )->list: # notes: sentences for the user; raises PhotoError, OSError
     "Colorize the file `photo` into the file `target`"
     from colorize.colorizer import side_by_side
     from colorize.pictures.write import save_picture
     from colorize.pictures.deep import to_8_bits
     from colorize.pictures.read import read_photo
-    read = read_photo(photo, deep=deep and format_for(target).deep)
-    picture = colorizer.colorize_photo(read, size, deep=read.deep is not None, auto_contrast=auto_contrast, negative=negative, overwrite=True, **mood)
-    save_picture(picture, target, info=read.info if metadata else None, mark=mark)
-    if compare:
+    o = options or OutputOptions()
+    read = read_photo(photo, deep=o.deep and format_for(target).deep)
+    picture = colorizer.colorize_photo(read, o.size, deep=read.deep is not None, auto_contrast=o.auto_contrast, negative=o.negative, overwrite=True, mood=mood)
+    save_picture(picture, target, info=read.info if o.metadata else None, mark=o.mark)
+    if o.compare:
         shown = picture if hasattr(picture, "convert") else to_8_bits(picture[..., :3])
-        save_picture(side_by_side(read.rgb.convert("L"), shown), _with(target, "-compare"), mark=mark)
+        save_picture(side_by_side(read.rgb.convert("L"), shown), _with(target, "-compare"), mark=o.mark)
     return list(read.notes)
 
 # %% ../../nbs/library/jobs_folder.ipynb #72f343d6
@@ -279,11 +275,11 @@ def _report(done, before, total, faults, notes, why, made, where):
     return int(done < total)
 
 # %% ../../nbs/library/jobs_folder.ipynb #cbc8e2c0
-def _colorize_all(photos, out, model, how, jobs, again, mood, **settings):
+def _colorize_all(photos, out, model, how, jobs, again, options, mood):
     import torch
     from colorize.colorizer import Colorizer
     from colorize.mood import Mood
-    mood, out = Mood(**mood).to_dict(), out and Path(out)
+    mood, out = Mood.of(mood), out and Path(out)
     if jobs is not None and jobs < 1: raise ValueError(f"--jobs {jobs}: at least one photograph at a time is needed")
     homes = {os.path.realpath(home): Path(home) for home in ([out] if out else [p for p in photos if Path(p).is_dir()])[::-1]} if _several(photos) else {}
     from PIL import Image
@@ -293,13 +289,13 @@ def _colorize_all(photos, out, model, how, jobs, again, mood, **settings):
         todo, faults, made = plan(photos, out, records)
         total = len(todo) + len(faults)
         colorizer = Colorizer.from_pretrained(model, **how)
-        key = fingerprint(colorizer, **{**settings, **mood, "size": settings["size"] or colorizer.size, **({"precise": True} if how["precise"] else {})}) if records else ""
-        new = [job for job in todo if again or job.home is None or not records[job.home].is_done(job, key, settings["compare"])]
+        key = fingerprint(colorizer, **{**options.to_dict(), **mood.to_dict(), "size": options.size or colorizer.size, **({"precise": True} if how["precise"] else {})}) if records else ""
+        new = [job for job in todo if again or job.home is None or not records[job.home].is_done(job, key, options.compare)]
         jobs = min(jobs or min(torch.get_num_threads(), 8), len(new))
         copies, gate = Copies(lambda: Colorizer.from_pretrained(model, **how), jobs - 1), Gate(100_000_000)
         copies.free.put(colorizer)
         def do(photo, target):
-            with gate.through(pixels_of(photo)), copies.one() as colorizer: return colorize_one(colorizer, photo, target, **settings, **mood)
+            with gate.through(pixels_of(photo)), copies.one() as colorizer: return colorize_one(colorizer, photo, target, options, mood)
         notes, undone, why = carry_out_all(new, lambda job: carry_out(job, records.get(job.home), do, key), jobs)
     before = len(todo) - len(new)
     where = f": {todo[0].target}" if len(todo) == 1 and (before or notes) else f", in {out}" if out and before + len(notes) else ""

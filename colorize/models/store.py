@@ -6,7 +6,7 @@
 __all__ = ['MAX_WEIGHTS', 'save_generator', 'load_config', 'load_generator']
 
 # %% ../../nbs/library/models_store.ipynb #a1c0df04
-import json
+import copy, json
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from ..files import atomic_write
 from ..generators import GENERATORS, PlainUnet, create_generator
 from ..lab import LabScale
 from .weights import _PICKLE, BITS, _compare, _laid_down, _load, _pickled, _short, pack_weights, unpack_weights
+from ..names import REGISTERED, unknown
 
 # %% ../../nbs/library/models_store.ipynb #c0b01935
 def save_generator(folder:Path|str, # is made where it is missing
@@ -91,17 +92,24 @@ def _is_plain(arch, args):
 # %% ../../nbs/library/models_store.ipynb #bedfc4a6
 MAX_WEIGHTS = 10**9 # numbers; the largest network of this course has 54 million
 
-def _laid_out(config, path, plain=False):
-    "The network of a description, without memory for its weights"
-    if config["arch"] not in GENERATORS: raise ValueError(f"{path}: there is no generator {config['arch'][:40]!r}; there are {', '.join(GENERATORS)}")
-    args = {k: v for k, v in (config.get("arch_args") or {}).items() if k != "weights"}
+def _built(arch, args, plain=False, net=None):
+    "A network of others (or `net`, or what it makes) as it comes, one of ours without memory for its weights"
+    if isinstance(net, nn.Module): return copy.deepcopy(net)
+    own = net or REGISTERED.get(("generator", arch))
+    with torch.random.fork_rng(devices=[]) if own else torch.device("meta"), torch.no_grad():
+        return own(**args) if own else PlainUnet(**args) if plain and _is_plain(arch, args) else create_generator(arch, **args)
+
+def _laid_out(config, path, plain=False, net=None):
+    "The network of a description"
+    arch, args = config["arch"], {k: v for k, v in (config.get("arch_args") or {}).items() if k != "weights"}
+    if net is None and arch not in GENERATORS:
+        raise ValueError(f"{path}: {unknown('generator', arch, GENERATORS)}. If it is yours, run the code that registers it first (register_generator), or give it (net=MyNet; with a command, --code my_net.py)")
     try:
-        with torch.device("meta"), torch.no_grad():
-            net = (PlainUnet(**args) if plain and _is_plain(config["arch"], args) else create_generator(config["arch"], **args)).eval()
-        n = sum(v.numel() for v in net.state_dict().values())
-    except Exception as error: raise ValueError(f"{path}: {config['arch']} can't be built with these arch_args ({_short(error)})") from error
+        made = _built(arch, args, plain, net).eval()
+        n = sum(v.numel() for v in made.state_dict().values())
+    except Exception as error: raise ValueError(f"{path}: {arch} can't be built with these arch_args ({_short(error)})") from error
     if n > MAX_WEIGHTS: raise ValueError(f"{path}: this network would have {n:,} weights, and more than {MAX_WEIGHTS:,} are not loaded")
-    return net
+    return made
 
 # %% ../../nbs/library/models_store.ipynb #56f4d4f0
 def _head(path):
@@ -120,11 +128,12 @@ def _head(path):
 # %% ../../nbs/library/models_store.ipynb #7683a837
 def load_generator(folder:Path|str, # of a saved model
                    plain:bool=False, # in plain PyTorch where that can be: a `PlainUnet` in place of fastai's `DynamicUnet`
+                   net=None, # the network for the weights, or the class or function that makes it from `arch_args`, where its name is not registered
 )->tuple: # (network in eval mode, its config); raises FileNotFoundError or ValueError with a sentence
     "The network that `save_generator` saved"
     folder, config = _model_folder(folder), load_config(folder)
     path = _of_model(folder, "model.safetensors")
-    found, net = _head(path), _laid_out(config, folder/"config.json", plain)
+    found, net = _head(path), _laid_out(config, folder/"config.json", plain, net)
     _compare({k: (v.shape, v.is_floating_point()) for k, v in net.state_dict().items()}, found, path)
     try: state = load_file(path)
     except (SafetensorError, OSError, RuntimeError) as error: raise ValueError(f"{path}: the weights can't be loaded ({_short(error)})") from error

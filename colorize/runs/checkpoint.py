@@ -20,6 +20,7 @@ from ..files import atomic_write
 from .log import LossLog
 from .previews import Previews
 from .stop import Interrupted
+from ..settings import RunOptions, divided, takes
 
 # %% ../../nbs/library/runs_checkpoint.ipynb #e4ebe2f5
 class Checkpoint(Callback):
@@ -180,20 +181,17 @@ def begin_run(run:Path|str, # folder of the run
     return state
 
 # %% ../../nbs/library/runs_checkpoint.ipynb #1016482e
+@takes(RunOptions)
 def run_callbacks(run:Path|str, # folder of the run
                   settings:dict, # of the run
                   state:dict=None, # from `begin_run`
                   names:tuple=("loss",), # of the losses, see `LossLog`
-                  beta:float=0.98, # of their moving averages
-                  preview_every:int=250, # steps between previews; 0 for none
-                  checkpoint_minutes:float=5., # between checkpoints
-                  max_minutes:float=None, # stop after this time, resumable
-                  patience:int=None, # stop after so many epochs without progress on the validation photographs
-                  show:bool=False, # show the previews in the notebook
+                  **kwargs # of `RunOptions`
 )->list: # fastai callbacks
     "The callbacks that make a training a run"
-    return [LossLog(run, names, beta), Checkpoint(run, settings, checkpoint_minutes, max_minutes, state),
-            *([Previews(run, preview_every, show=show)] if preview_every else []), *([EarlyStoppingCallback(patience=patience)] if patience else [])]
+    o, = divided("a run", kwargs, RunOptions)
+    return [LossLog(run, names, o.beta), Checkpoint(run, settings, o.checkpoint_minutes, o.max_minutes, state),
+            *([Previews(run, o.preview_every, show=o.show)] if o.preview_every else []), *([EarlyStoppingCallback(patience=o.patience)] if o.patience else [])]
 
 # %% ../../nbs/library/runs_checkpoint.ipynb #e00e0195
 def dls_settings(dls:DataLoaders, # from `photo_dls`
