@@ -15,7 +15,7 @@ from fastcore.script import CliError, bool_arg, call_parse
 from .files import one_line
 from .jobs.folder import _colorize_all, _report, _say
 from .names import run_code
-from .settings import GanSettings, MoodSettings, OutputOptions, PhotoOptions, PretrainSettings, RunOptions, divided, part_of, takes
+from .settings import GanSettings, MoodSettings, OutputOptions, PhotoOptions, PretrainSettings, RunOptions, divided, takes
 
 # %% ../nbs/guide/cli.ipynb #d183fb54
 @call_parse

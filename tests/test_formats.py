@@ -11,12 +11,11 @@ import tifffile
 import torch
 from PIL import Image
 
-from colorize import photos as photos_module
 from colorize.colorizer import Colorizer, join_photo
 from colorize.pictures.write import MADE_BY, save_picture
 from colorize.pictures.adjust import inverted, stretched_contrast
 from colorize.pictures.folders import check_photos, sample_photos
-from colorize.pictures.formats import FORMATS, MAX_PIXELS, PHOTO_SUFFIXES, WRITTEN, PhotoError
+from colorize.pictures.formats import FORMATS, MAX_PIXELS, PHOTO_SUFFIXES, WRITTEN, PhotoError, _own_limits
 from colorize.pictures.profiles import ADOBE_RGB, icc_profile
 from colorize.pictures.read import Photo, open_photo, read_photo
 
@@ -380,14 +379,14 @@ def test_100_megapixels_in_2_5_gb(tmp_path, kind, deep):
     peak, seconds, out = large(tmp_path, 12_000, 8_400, kind, deep)
     print(f"100 megapixels, {kind}: {peak} MB, {seconds:.0f} s")
     assert peak < 2500
-    with photos_module._own_limits(), Image.open(out) as picture: assert picture.size == (12_000, 8_400)
+    with _own_limits(), Image.open(out) as picture: assert picture.size == (12_000, 8_400)
 
 @pytest.mark.skipif(not os.environ.get("COLORIZE_LARGE"), reason="takes minutes: set COLORIZE_LARGE=1")
 def test_600_megapixels_are_done(tmp_path):
     peak, seconds, out = large(tmp_path, 30_000, 20_000, "jpg", False)
     print(f"600 megapixels: {peak} MB, {seconds:.0f} s")
     assert peak < 9000
-    with photos_module._own_limits(), Image.open(out) as picture: assert picture.size == (30_000, 20_000)
+    with _own_limits(), Image.open(out) as picture: assert picture.size == (30_000, 20_000)
 
 
 # What is said, and what is done on request
