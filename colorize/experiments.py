@@ -28,7 +28,7 @@ from torchvision.transforms import v2
 # %% ../nbs/12_experiments.ipynb #25bc5ae8
 from .adversarial import colour_errors, train_colorizer, train_gan
 from .basics import written
-from .batches import augment_folder, cache_folder, photo_dls, to_rgb, train_crops, valid_crops
+from .batches import augment_folder, photo_dls, to_rgb, train_crops, valid_crops
 from .discriminators import DISCRIMINATORS, create_discriminator
 from .generators import ACTIVATIONS, GENERATORS, ChromaRegressor, count_parameters, create_generator
 from .lab import SCALES
@@ -37,6 +37,7 @@ from .metrics import ssim
 from .models.store import load_generator
 from .photos import split_photos
 from .pictures.folders import find_photos, sample_photos
+from .pictures.store import cache_folder
 from .pretraining import DECAYS, l1_learner, pretrain
 from .runs.checkpoint import begin_run, dls_settings, run_callbacks
 from .runs.learner import quiet

@@ -27,9 +27,10 @@ from torchvision.models import ResNet18_Weights, resnet18
 from torchvision.transforms.v2.functional import resize
 
 from ..basics import fast_dtype, pick_device, taken, written
-from ..batches import PhotoCrops, PhotoDL, PhotoStore, cache_folder, encode_bytes, seeded, train_crops, valid_crops
+from ..batches import PhotoCrops, PhotoDL, encode_bytes, seeded, train_crops, valid_crops
 from .weights import pack_weights
 from ..pictures.folders import sample_photos
+from ..pictures.store import PhotoStore, cache_folder
 from ..pretraining import l1_learner
 from ..runs.checkpoint import begin_run, dls_settings, run_callbacks
 from ..runs.learner import BUSY, quiet
