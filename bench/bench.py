@@ -33,7 +33,7 @@ import torch
 from PIL import Image
 
 import usual
-from colorize.basics import fast_dtype, keep_memory, pick_device
+from colorize.devices import fast_dtype, keep_memory, pick_device
 from colorize.colorizer import Colorizer
 from colorize.generators import create_generator
 from colorize.lab import LabScale, join_lab, lab_to_rgb, rgb_to_lab, split_lab

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from colorize.basics import written
+from colorize.files import atomic_write
 from colorize.batches import PhotoCrops, PhotoDL, augment_folder, photo_dls, train_crops, valid_crops
 from colorize.lab import SCALES
 from colorize.pictures.folders import find_photos
@@ -117,7 +117,7 @@ def test_drawing_a_crop_leaves_the_state_of_chance_alone(colours, tmp_path):
 def test_writing_that_fails_leaves_what_was_there(tmp_path):
     (tmp_path/"f.txt").write_text("old")
     with pytest.raises(ZeroDivisionError):
-        with written(tmp_path/"f.txt") as path: path.write_text("new"); 1/0
+        with atomic_write(tmp_path/"f.txt") as path: path.write_text("new"); 1/0
     assert (tmp_path/"f.txt").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
 
 
@@ -162,7 +162,7 @@ def test_a_stored_photograph_can_be_read_and_not_changed(colours, tmp_path):
 
 def test_half_written_photographs_are_not_found(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path/"whole.jpg")
-    with written(tmp_path/"other.jpg") as path:
+    with atomic_write(tmp_path/"other.jpg") as path:
         path.write_bytes(b"half")
         assert [f.name for f in find_photos(tmp_path)] == ["whole.jpg"] and path.suffix == ".jpg"
 

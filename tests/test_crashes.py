@@ -25,9 +25,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-import colorize.basics as basics
 from colorize.adversarial import save_fakes
-from colorize.basics import NotWritten, Taken, taken, written
+from colorize.files import FolderLocked, WriteError, atomic_write, folder_lock
 from colorize.batches import augment_folder, photo_dls
 from colorize.generators import create_generator, resnet_body, resnet_unet
 from colorize.models.store import MAX_WEIGHTS, load_config, load_generator, save_generator
@@ -596,7 +595,7 @@ def test_a_store_killed_at_random_moments_loses_little(nursery, squares, tmp_pat
 TRAIN = """
 import sys, time
 from colorize.adversarial import train_colorizer, train_gan
-from colorize.basics import Taken, NotWritten
+from colorize.files import FolderLocked, WriteError
 from colorize.batches import photo_dls
 from colorize.pictures.folders import sample_photos
 from colorize.pretraining import pretrain
@@ -721,19 +720,19 @@ def test_no_room_for_a_store(small_disk, squares):
     few = PhotoStore(squares[:20], 16, small_disk, progress=False)
     whole, first = contents(small_disk), few[3].copy()
     fill(small_disk, 8*4096)
-    with pytest.raises(NotWritten) as caught: PhotoStore(squares, 24, small_disk, progress=False)
+    with pytest.raises(WriteError) as caught: PhotoStore(squares, 24, small_disk, progress=False)
     told(caught, "[0-9a-f]{8}.bin")
     assert contents(small_disk) == whole
     Image.new("RGB", (16, 16), "red").save(Path(squares[0]).with_name("more.png"))
     fill(small_disk)
-    with pytest.raises(NotWritten): PhotoStore([squares[0].with_name("more.png"), *squares[1:20]], 16, small_disk, progress=False)
+    with pytest.raises(WriteError): PhotoStore([squares[0].with_name("more.png"), *squares[1:20]], 16, small_disk, progress=False)
     assert contents(small_disk) == whole
     squares[0].with_name("more.png").unlink()
     np.testing.assert_array_equal(PhotoStore(squares[:20], 16, small_disk, progress=False)[3], first)
 
 
 def test_no_room_for_copies(small_disk, squares):
-    with pytest.raises(NotWritten) as caught: augment_folder(squares, small_disk/"out", 10, 160, progress=False)
+    with pytest.raises(WriteError) as caught: augment_folder(squares, small_disk/"out", 10, 160, progress=False)
     told(caught, "[0-9]{3}-.*jpg")
     assert len(contents(small_disk)) > 50 and all(Image.open(small_disk/name).load() for name in contents(small_disk))
 
@@ -745,14 +744,14 @@ def test_no_room_for_a_model(small_disk):
     for but in (0, 1, 2, 4):
         fill(small_disk, but*4096)
         try: save_generator(small_disk/"m", net, dict(config, training=dict(note="x"*(3*4096))))
-        except NotWritten as error: assert re.search("(config.json|model.safetensors): this could not be written, because the disk is full", str(error))
+        except WriteError as error: assert re.search("(config.json|model.safetensors): this could not be written, because the disk is full", str(error))
         else: raise AssertionError(f"{but} pages were enough")
         assert contents(small_disk) == before
     load_generator(small_disk/"m")
 
 
 def test_no_room_for_pictures_to_judge(small_disk):
-    with pytest.raises(NotWritten) as caught: save_fakes(sampled(24, 64), small("colorize_net", **SMALL["colorize_net"]), small_disk/"fakes.npy", epochs=3)
+    with pytest.raises(WriteError) as caught: save_fakes(sampled(24, 64), small("colorize_net", **SMALL["colorize_net"]), small_disk/"fakes.npy", epochs=3)
     told(caught, "fakes.npy")
     assert not contents(small_disk)
 
@@ -765,7 +764,7 @@ def test_no_room_in_the_middle_of_a_run(small_disk, pages):
     before = (run/"checkpoint.pt").read_bytes()
     model = (run/"model.safetensors").read_bytes(), (run/"config.json").read_bytes()
     fill(small_disk, pages*4096)
-    with pytest.raises(NotWritten) as caught: pretrain(dls, run, resume=True, **args)
+    with pytest.raises(WriteError) as caught: pretrain(dls, run, resume=True, **args)
     told(caught, "(losses.csv|checkpoint.pt|step-[0-9]+.png|config.json|model.safetensors|.lock)")
     whole(run)
     assert model == ((run/"model.safetensors").read_bytes(), (run/"config.json").read_bytes())
@@ -779,7 +778,7 @@ def test_no_room_in_the_middle_of_a_run(small_disk, pages):
 @posix
 @pytest.mark.parametrize("kilobytes", [1, 10, 20])
 def test_files_that_may_not_be_so_large(nursery, tmp_path, kilobytes):
-    code = TRAIN + "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (1024*{n}, -1))\ntry: pretrain(dls, run, **first, **common)\nexcept NotWritten as error: sys.exit(str(error).startswith(run) and 7)\n"
+    code = TRAIN + "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (1024*{n}, -1))\ntry: pretrain(dls, run, **first, **common)\nexcept WriteError as error: sys.exit(str(error).startswith(run) and 7)\n"
     done, said = nursery.run(code.replace("{n}", str(kilobytes)).format(run=str(tmp_path/"run"), epochs=3))
     assert done == 7, said
     whole(tmp_path/"run")
@@ -787,9 +786,9 @@ def test_files_that_may_not_be_so_large(nursery, tmp_path, kilobytes):
 
 
 def test_other_errors_stay_what_they_are(tmp_path):
-    with pytest.raises(FileNotFoundError), written(tmp_path/"a") as path: path.write_text((tmp_path/"nowhere").read_text())
-    with pytest.raises(RuntimeError, match="^mine$"), written(tmp_path/"a"): raise RuntimeError("mine")
-    with pytest.raises(NotWritten, match="its name is too long"), written(tmp_path/("a"*300)/"b") as path: path.write_text("")
+    with pytest.raises(FileNotFoundError), atomic_write(tmp_path/"a") as path: path.write_text((tmp_path/"nowhere").read_text())
+    with pytest.raises(RuntimeError, match="^mine$"), atomic_write(tmp_path/"a"): raise RuntimeError("mine")
+    with pytest.raises(WriteError, match="its name is too long"), atomic_write(tmp_path/("a"*300)/"b") as path: path.write_text("")
     assert not list(tmp_path.iterdir())
 
 
@@ -837,7 +836,7 @@ def test_an_index_that_lies_is_none(squares, tmp_path, index):
     as_a_store_should_be(tmp_path/"c", squares[:5])
 
 
-LONG = TRAIN + "first['epochs'] = 10_000\ntry: pretrain(dls, run, **first, **common)\nexcept (Taken, NotWritten) as error: print(error); sys.exit(9)\n"
+LONG = TRAIN + "first['epochs'] = 10_000\ntry: pretrain(dls, run, **first, **common)\nexcept (FolderLocked, WriteError) as error: print(error); sys.exit(9)\n"
 
 
 def test_a_second_training_in_the_same_folder_is_refused(nursery, tmp_path):
@@ -848,7 +847,7 @@ def test_a_second_training_in_the_same_folder_is_refused(nursery, tmp_path):
     for log in range(2):
         done, said = nursery.run(LONG.format(run=str(run), epochs=1))
         assert done == 9 and said.strip() == f"{run}: another process is training here; wait until it has ended, or choose another name for the run", said
-    with pytest.raises(Taken): pretrain(sampled(24), run, epochs=1, arch="colorize_net", progress=False)
+    with pytest.raises(FolderLocked): pretrain(sampled(24), run, epochs=1, arch="colorize_net", progress=False)
     assert (run/"losses.csv").read_bytes().startswith(before)
     os.kill(first, signal.SIGKILL)
     nursery.wait(first)
@@ -863,35 +862,35 @@ def test_a_second_training_in_the_same_folder_is_refused(nursery, tmp_path):
 def test_a_forked_worker_does_not_keep_the_lock_of_its_dead_parent(nursery, tmp_path):
     code = f"""
 import os, time
-from colorize.basics import taken
-with taken({str(tmp_path/'f')!r}):
+from colorize.files import folder_lock
+with folder_lock({str(tmp_path/'f')!r}):
     worker = os.fork()
     if worker: open({str(tmp_path/'worker')!r}, "w").write(str(worker) + ".")
     time.sleep(60)
 """
     parent = nursery.start(code)
     until(lambda: (tmp_path/"worker").exists() and (tmp_path/"worker").read_text().endswith("."))
-    with pytest.raises(Taken), taken(tmp_path/"f"): pass
+    with pytest.raises(FolderLocked), folder_lock(tmp_path/"f"): pass
     os.kill(parent, signal.SIGKILL)
     nursery.wait(parent)
     worker = int((tmp_path/"worker").read_text()[:-1])
     os.kill(worker, 0)
-    with taken(tmp_path/"f"): pass
+    with folder_lock(tmp_path/"f"): pass
     os.kill(worker, signal.SIGKILL)
 
 
 def test_a_folder_is_taken_by_one_thread(tmp_path):
-    with taken(tmp_path/"f"):
-        with taken(tmp_path/"f"): pass
+    with folder_lock(tmp_path/"f"):
+        with folder_lock(tmp_path/"f"): pass
         found = []
         def other():
             try:
-                with taken(tmp_path/"f"): found.append("taken")
-            except Taken as error: found.append(str(error))
+                with folder_lock(tmp_path/"f"): found.append("taken")
+            except FolderLocked as error: found.append(str(error))
         thread = threading.Thread(target=other)
         thread.start(), thread.join()
         assert found == [f"{tmp_path/'f'}: another process works in this folder"]
-    with taken(tmp_path/"f"): (tmp_path/"f"/"kept").touch()
+    with folder_lock(tmp_path/"f"): (tmp_path/"f"/"kept").touch()
     assert [f.name for f in (tmp_path/"f").iterdir()] == ["kept"]
 
 
@@ -902,15 +901,15 @@ def test_where_there_are_no_locks_it_goes_on_with_a_warning(tmp_path, monkeypatc
     monkeypatch.setattr(basics, "_lock", none)
     (tmp_path/".01234567.partial.txt").touch()
     with pytest.warns(UserWarning, match="this disk knows no locks"):
-        with taken(tmp_path):
-            with taken(tmp_path): pass
+        with folder_lock(tmp_path):
+            with folder_lock(tmp_path): pass
     assert (tmp_path/".01234567.partial.txt").exists()
     with pytest.warns(UserWarning, match="knows no locks"): assert len(PhotoStore(squares, 16, tmp_path/"c", progress=False)) == len(squares)
 
 
 def test_what_was_left_beside_is_swept_away_and_nothing_else(tmp_path):
     for name in (".01234567.partial.png", ".01234567.partial", ".mine.partial.png", "01234567.partial.png"): (tmp_path/name).touch()
-    with taken(tmp_path): pass
+    with folder_lock(tmp_path): pass
     assert {f.name for f in tmp_path.iterdir()} == {".mine.partial.png", "01234567.partial.png"}
 
 

@@ -7,7 +7,7 @@ import pytest
 from notebooks import notebooks
 from solved import exercises, solved, source
 
-from colorize.basics import check
+from colorize.exercises import check
 
 CHAPTERS = [path for path in notebooks() if "## Exercises" in path.read_text(encoding="utf-8")]
 chapters = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)

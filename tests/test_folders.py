@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from colorize.basics import one_line
+from colorize.files import one_line
 from colorize.cli import CliError, colorize
 from colorize.jobs.folder import Gate, list_photos, plan, target_for
 from colorize.jobs.records import COLUMNS, MANIFEST, Manifest, escaped, read_manifest, unescaped

@@ -23,7 +23,7 @@ ORDER = """
     ageing photos
     pictures
     lab models.weights
-    basics
+    files devices exercises
 """
 ROW = {room: -i for i, row in enumerate(ORDER.split("\n")) for room in row.split()}
 

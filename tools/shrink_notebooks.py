@@ -203,7 +203,7 @@ def read(path):
     raise Broken(f"{path}: this is JSON, but not a notebook")
 
 
-def written(notebook):
+def atomic_write(notebook):
     "The text of a notebook, as nbdev-clean leaves it"
     return json.dumps(notebook, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
 
@@ -258,9 +258,9 @@ def shrunk(paths):
     new = []
     for path in paths:
         notebook = read(path)
-        before = written(notebook)
+        before = atomic_write(notebook)
         each(path, notebook, shrink)
-        after = written(notebook)
+        after = atomic_write(notebook)
         if after != before:
             new.append((path, after))
     return new
