@@ -28,7 +28,7 @@ from torchvision.transforms import v2
 # %% ../nbs/12_experiments.ipynb #25bc5ae8
 from .adversarial import colour_errors, train_colorizer, train_gan
 from .files import atomic_write
-from .batches import augment_folder, cache_folder, photo_dls, to_rgb, train_crops, valid_crops
+from .batches import augment_folder, photo_dls, to_rgb, train_crops, valid_crops
 from .discriminators import DISCRIMINATORS, create_discriminator
 from .generators import ACTIVATIONS, GENERATORS, ChromaRegressor, count_parameters, create_generator
 from .lab import SCALES
@@ -38,6 +38,7 @@ from .models.store import load_generator
 from .names import code_files, nearest, run_code, typed_here
 from .photos import split_photos
 from .pictures.folders import find_photos, sample_photos
+from .pictures.store import cache_folder
 from .pretraining import l1_learner, pretrain
 from .runs.checkpoint import begin_run, dls_settings, run_callbacks
 from .runs.learner import quiet

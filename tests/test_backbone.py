@@ -19,10 +19,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torchvision.models import resnet18
 
-from colorize.batches import PhotoCrops, PhotoStore, encode_bytes, photo_dls, train_crops
+from colorize.batches import PhotoCrops, encode_bytes, photo_dls, train_crops
 from colorize.generators import LiteUnet, ScaledUNet, body_of, create_generator, lite_body, resnet_body, resnet_unet
 from colorize.models.distillation import Teacher, agreement, distil, distil_loss, divergence, grey_resnet18, lite0_teacher, save_backbone, taught_dls, teacher_answers
 from colorize.pictures.folders import sample_photos
+from colorize.pictures.store import PhotoStore
 from colorize.pretraining import pretrain
 from colorize.runs.log import read_losses
 

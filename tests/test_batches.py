@@ -12,11 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from colorize.batches import PhotoCrops, PhotoDL, PhotoStore, augment_folder, photo_dls, train_crops, valid_crops
 from colorize.files import atomic_write
+from colorize.batches import PhotoCrops, PhotoDL, augment_folder, photo_dls, train_crops, valid_crops
 from colorize.lab import SCALES
 from colorize.pictures.folders import find_photos
 from colorize.pictures.formats import PhotoError
+from colorize.pictures.store import PhotoStore
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_memory_stays_bounded_when_the_store_is_larger(tmp_path):
         import re, numpy as np, torch
         from pathlib import Path
         from PIL import Image
-        from colorize.batches import PhotoStore
+        from colorize.pictures.store import PhotoStore
         folder = Path({str(tmp_path)!r})
         noise = np.random.default_rng(0).integers(0, 255, (512, 640, 3), dtype=np.uint8)
         for i in range(600): Image.fromarray(np.roll(noise, i)).save(folder/f"{{i}}.bmp") if i < 2 else (folder/f"{{i}}.bmp").symlink_to(folder/"0.bmp")
@@ -124,7 +125,8 @@ def test_writing_that_fails_leaves_what_was_there(tmp_path):
 LIMITED = textwrap.dedent("""
     import os, re, resource, sys, threading, numpy as np, torch
     from pathlib import Path
-    from colorize.batches import PhotoCrops, PhotoDL, PhotoStore, train_crops
+    from colorize.batches import PhotoCrops, PhotoDL, train_crops
+    from colorize.pictures.store import PhotoStore
     def refused(work):
         try: work()
         except (MemoryError, OSError) as error: return type(error).__name__

@@ -121,7 +121,8 @@ def test_saved_and_loaded_gives_the_same_picture_and_config(colorizer, tmp_path)
 
 def test_what_it_predicts_is_a_batch_of_the_training_seen_by_the_network(model, tmp_path):
     colorizer = Colorizer.from_pretrained(model, device="cpu", precise=True)
-    from colorize.batches import PhotoCrops, PhotoDL, PhotoStore, valid_crops
+    from colorize.batches import PhotoCrops, PhotoDL, valid_crops
+    from colorize.pictures.store import PhotoStore
     Image.fromarray(np.random.default_rng(3).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(tmp_path/"square.png")
     L, _ = PhotoDL(PhotoCrops(PhotoStore([tmp_path/"square.png"], 64, tmp_path/"cache"), valid_crops(64)), bs=1).one_batch()
     with torch.no_grad(): expected = 110*colorizer.net(L)[0]

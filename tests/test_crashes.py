@@ -28,11 +28,12 @@ from safetensors.torch import load_file, save_file
 
 from colorize.adversarial import save_fakes
 from colorize.files import FolderLocked, WriteError, atomic_write, folder_lock
-from colorize.batches import PhotoStore, augment_folder, photo_dls
+from colorize.batches import augment_folder, photo_dls
 from colorize.generators import create_generator, resnet_body, resnet_unet
 from colorize.models.store import MAX_WEIGHTS, load_config, load_generator, save_generator
 from colorize.pictures.folders import sample_photos
 from colorize.pictures.formats import PhotoError
+from colorize.pictures.store import PhotoStore
 from colorize.pretraining import pretrain
 from colorize.runs.checkpoint import load_checkpoint
 from colorize.runs.log import read_losses
@@ -516,7 +517,7 @@ def squares(tmp_path_factory):
 
 
 STORE = """
-import colorize.batches as b
+import colorize.pictures.store as b
 from pathlib import Path
 b.NOTE_EVERY = 0.
 store = b.PhotoStore(sorted(Path({photos!r}).iterdir()), 16, {cache!r}, progress=False)

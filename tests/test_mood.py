@@ -14,10 +14,11 @@ from PIL import Image
 from torch import nn
 
 from colorize import cli
-from colorize.batches import PhotoCrops, PhotoDL, PhotoStore, encode_bytes, photo_dls, train_crops, valid_crops
+from colorize.batches import PhotoCrops, PhotoDL, encode_bytes, photo_dls, train_crops, valid_crops
 from colorize.colorizer import Colorizer, join_photo
 from colorize.lab import SCALES, LabScale, chroma, hue, in_gamut, lab_to_rgb, rgb_to_lab
 from colorize.mood import MOOD_RANGES, Mood, daylight, hue_shift, mean_hue, rotate_hue, saturate, soft_ceiling, vibrance, warm
+from colorize.pictures.store import PhotoStore
 
 MOODS = [Mood(hue=77), Mood(hue=-180), Mood(warmth=1), Mood(warmth=-.6), Mood(saturation=0), Mood(saturation=3), Mood(vibrance=-1), Mood(vibrance=2), Mood(max_chroma=25),
          Mood(hue=-40, warmth=.5, saturation=1.7, vibrance=.8, max_chroma=60)]

@@ -28,9 +28,10 @@ from torchvision.transforms.v2.functional import resize
 
 from ..devices import fast_dtype, pick_device
 from ..files import atomic_write, folder_lock
-from ..batches import PhotoCrops, PhotoDL, PhotoStore, cache_folder, encode_bytes, seeded, train_crops, valid_crops
+from ..batches import PhotoCrops, PhotoDL, encode_bytes, seeded, train_crops, valid_crops
 from .weights import pack_weights
 from ..pictures.folders import sample_photos
+from ..pictures.store import PhotoStore, cache_folder
 from ..pretraining import l1_learner
 from ..runs.checkpoint import begin_run, dls_settings, run_callbacks
 from ..runs.learner import BUSY, quiet
