@@ -30,7 +30,7 @@ from .lab import LabScale, join_lab, lab_to_rgb, rgb_to_lab, show_images, split_
 from .photos import split_photos
 from .pictures.folders import find_photos, sample_photos
 from .pictures.formats import PhotoError
-from .pictures.store import PhotoStore, _shrunk
+from .pictures.store import PhotoStore, _shrunk, shrink
 
 # %% ../nbs/03_batches.ipynb #0821f274
 @contextmanager
