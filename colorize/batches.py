@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['seeded', 'train_crops', 'valid_crops', 'PhotoCrops', 'encode_bytes', 'PhotoDL', 'source_of', 'to_rgb', 'show_columns',
-           'photo_dls', 'DatasetStore', 'augment_folder']
+           'DatasetStore', 'photo_dls', 'augment_folder']
 
 # %% ../nbs/03_batches.ipynb #ea21f176
 import hashlib, os, random, re
@@ -197,31 +197,6 @@ def show_results(self:PhotoDL, b, preds, max_n=4, **kwargs):
     columns = [None, preds.to(ab.device), ab]
     show_columns([to_rgb(L, c, self.scale) for c in columns], ["grey", "colorized", "true"], max_n)
 
-# %% ../nbs/03_batches.ipynb #01d82608
-def photo_dls(source=None, # a folder, or a `Dataset` of RGB photographs; or a pair (for training, for validation) of files or of data sets; None for the sample photographs
-              valid:float=0.2, # share (or number) of a folder's or data set's photographs held back for validation
-              size:int=224, # px, height and width of the crops
-              bs:int=16, # photographs in a batch
-              tfm=None, # crops for training; `train_crops(size)` unless told
-              scale:LabScale=LabScale(), # the network's scale
-              seed:int=42, # of split, order and crops
-              device:str=None, # see `pick_device`
-              num_workers:int=0, # worker processes; with decoded photographs none are needed on a CPU
-              cache:Path|str=None, # see `PhotoStore`
-              progress:bool=True, # show a bar while decoding
-              mood=None, # from Lab to Lab, such as a `Mood`: what is to become of the colours of all photographs, those for validation too
-              ageing=None, # for training: what the network is shown in place of `L`, such as an `Ageing`
-              hints=None, # for training: hints after `L`, such as a `HintSimulation`; for validation there are none
-              balance:float=0., # for training: 0..1, how far small sources count for as much as large ones, see `PhotoDL`
-)->DataLoaders: # fastai DataLoaders; raises PhotoError if a folder holds no photographs, ValueError if a data set gives something else
-    "Training and validation batches of L and ab"
-    stores = [DatasetStore(part, size*8//7) if _is_dataset(part) else PhotoStore(part, size*8//7, cache, progress) for part in _sides(source, valid, seed)]
-    crops = [PhotoCrops(store, t, seed) for store, t in zip(stores, (tfm or train_crops(size), valid_crops(size)))]
-    kwargs = dict(scale=scale, mood=mood, device=pick_device(device), num_workers=num_workers)
-    if kwargs["device"].type == "cpu": keep_memory()
-    train = PhotoDL(crops[0], bs=min(bs, len(crops[0])), shuffle=True, drop_last=True, ageing=ageing, hints=hints, balance=balance, **kwargs)
-    return DataLoaders(train, PhotoDL(crops[1], bs=bs, **kwargs), device=kwargs["device"])
-
 # %% ../nbs/03_batches.ipynb #246fbeb8
 def _pixels(item, i):
     "An item of somebody's data set as bytes, (H, W, 3)"
@@ -265,6 +240,31 @@ def _sides(source, valid, seed):
     if source is None: return sample_photos("train"), sample_photos("valid")
     if isinstance(source, (str, Path)): return split_photos(find_photos(source), valid, seed)
     return _halves(source, valid, seed) if _is_dataset(source) else source
+
+# %% ../nbs/03_batches.ipynb #01d82608
+def photo_dls(source=None, # a folder, or a `Dataset` of RGB photographs; or a pair (for training, for validation) of files or of data sets; None for the sample photographs
+              valid:float=0.2, # share (or number) of a folder's or data set's photographs held back for validation
+              size:int=224, # px, height and width of the crops
+              bs:int=16, # photographs in a batch
+              tfm=None, # crops for training; `train_crops(size)` unless told
+              scale:LabScale=LabScale(), # the network's scale
+              seed:int=42, # of split, order and crops
+              device:str=None, # see `pick_device`
+              num_workers:int=0, # worker processes; with decoded photographs none are needed on a CPU
+              cache:Path|str=None, # see `PhotoStore`
+              progress:bool=True, # show a bar while decoding
+              mood=None, # from Lab to Lab, such as a `Mood`: what is to become of the colours of all photographs, those for validation too
+              ageing=None, # for training: what the network is shown in place of `L`, such as an `Ageing`
+              hints=None, # for training: hints after `L`, such as a `HintSimulation`; for validation there are none
+              balance:float=0., # for training: 0..1, how far small sources count for as much as large ones, see `PhotoDL`
+)->DataLoaders: # fastai DataLoaders; raises PhotoError if a folder holds no photographs, ValueError if a data set gives something else
+    "Training and validation batches of L and ab"
+    stores = [DatasetStore(part, size*8//7) if _is_dataset(part) else PhotoStore(part, size*8//7, cache, progress) for part in _sides(source, valid, seed)]
+    crops = [PhotoCrops(store, t, seed) for store, t in zip(stores, (tfm or train_crops(size), valid_crops(size)))]
+    kwargs = dict(scale=scale, mood=mood, device=pick_device(device), num_workers=num_workers)
+    if kwargs["device"].type == "cpu": keep_memory()
+    train = PhotoDL(crops[0], bs=min(bs, len(crops[0])), shuffle=True, drop_last=True, ageing=ageing, hints=hints, balance=balance, **kwargs)
+    return DataLoaders(train, PhotoDL(crops[1], bs=bs, **kwargs), device=kwargs["device"])
 
 # %% ../nbs/03_batches.ipynb #1f901d63
 def _copy_name(file, k): return f"{file.stem[:50]}-{hashlib.sha256(str(file).encode()).hexdigest()[:12]}-{k:02}.jpg"

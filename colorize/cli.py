@@ -132,7 +132,7 @@ def colorize_train(
         if code: run_code(code)
         seed, loss, patience = (kwargs.pop(name, usual) for name, usual in (("seed", PretrainSettings.seed), ("loss", PretrainSettings.loss), ("patience", None)))
         pretraining, gan = _phases(kwargs)
-        photos, mood, options = divided("colorize-train", kwargs, PhotoOptions, MoodSettings, RunOptions)
+        photos, mood, options = divided("colorize-train", kwargs, PhotoOptions, MoodSettings, RunOptions, also=(*PretrainSettings.names(), *GanSettings.names()))
     except (ValueError, OSError) as error: raise CliError(str(error)) from error
     previews = {} if save_images else dict(preview_every=0)
     _train(images, runs/run, seed, gan, photos, mood, dict(epochs=20, weights=weights, patience=patience) | pretraining, loss=loss, resume=resume, save=save_model, **options.changed() | previews)

@@ -133,11 +133,12 @@ def part_of(cls:type, # a dataclass of settings
 def divided(what:str, # who is told, for the sentence
             given:dict, # options and values
             *classes, # dataclasses of settings, none of which share a field
+            also:tuple=(), # further names that would have been known
 )->list: # an instance of each; raises TypeError for an option that none of them has, ValueError for what can't be
     "Options, sorted out"
     rest = dict(given)
     made = [part_of(cls, rest) for cls in classes]
-    if rest: raise TypeError(no_option(what, next(iter(rest)), [name for cls in classes for name in cls.names()]))
+    if rest: raise TypeError(no_option(what, next(iter(rest)), [*(name for cls in classes for name in cls.names()), *also]))
     return made
 
 # %% ../nbs/library/settings.ipynb #adc59937
