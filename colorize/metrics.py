@@ -537,12 +537,10 @@ def _photos_in(photos):
     if not files: raise PhotoError("there are no photographs to evaluate on")
     return files, f"{len(files)} photographs"
 
-def _reference(given, files, where):
-    "The reference: given, of a folder, of the sample photographs, or else of the evaluated ones"
+def _reference(given):
+    "The reference: given, of a folder, or of the sample photographs"
     if isinstance(given, Reference): return given
-    if given is not None: return reference_colours(*_photos_in(given))
-    try: return reference_colours()
-    except PhotoError: return reference_colours(files, "the evaluated photographs themselves")
+    return reference_colours() if given is None else reference_colours(*_photos_in(given))
 
 # %% ../nbs/09_metrics.ipynb #1ae5e1e8
 def _none_left(where, grey, broken):
@@ -600,7 +598,7 @@ def evaluate(photos, # a folder, or a list of files
 )->Evaluation: # raises PhotoError where no photograph is left, ValueError where a model's answer can't be measured
     "Measure a colorizer on photographs, beside the grey picture and the mean colour"
     files, where = _photos_in(photos)
-    reference, measures = _reference(reference, files, where), MEASURES | ({"lpips": LPIPS} if with_lpips else {})
+    reference, measures = _reference(reference), MEASURES | ({"lpips": LPIPS} if with_lpips else {})
     painters, device = _candidates(colorizer, against, names, scale, reference), _device_of([colorizer, against])
     done, grey, broken, found = [], [], {}, defaultdict(list)
     with _judged([colorizer, against]), sharing_cores() as pool:
