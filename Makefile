@@ -17,7 +17,7 @@ test: $(STAMP)
 	@$(BIN)/python tools/check_export.py
 	@set -e; export PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 TMPDIR="$$(mktemp -d)"; trap 'rm -rf "$$TMPDIR"' EXIT; \
 	echo "Running the notebooks, with their exercises solved …"; rm -rf _solved; python tools/solved.py _solved; nbdev-test _solved --n-workers 2 --timing; \
-	echo "Running the tests …"; python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(TEST_OPTIONS) tests
+	echo "Running the tests …"; python -m pytest -n 2 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder $(TEST_OPTIONS) tests
 
 export: $(STAMP)
 	@$(BIN)/nbdev-export
