@@ -17,12 +17,15 @@ from .lab import in_gamut
 # %% ../nbs/library/classes.ipynb #4800ef7a
 _REACH = 12 # grid points on either side of grey
 
+def _grid(width):
+    axis = width*torch.arange(-_REACH, _REACH + 1)
+    return torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1).view(-1, 2)
+
 @lru_cache
 def class_centres(width:float=10., # of the grid, CIELAB units
 )->Tensor: # (K, 2), a and b of each class, CIELAB units
     "The points of a grid over `ab` that lie in sRGB at some lightness, or within half a step of it"
-    axis = width*torch.arange(-_REACH, _REACH + 1)
-    ab = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1).view(-1, 2)
+    ab = _grid(width)
     shifts = width/2*torch.stack(torch.meshgrid(*[torch.linspace(-1, 1, 5)]*2, indexing="ij"), -1).view(-1, 1, 2)
     levels = torch.linspace(2, 98, 49)
     lab = torch.cat([levels.view(-1, 1, 1, 1).expand(-1, 25, len(ab), 1), (ab + shifts).expand(49, -1, -1, -1)], -1)
@@ -32,9 +35,7 @@ def class_centres(width:float=10., # of the grid, CIELAB units
 @lru_cache
 def _numbers(width, device):
     "The class of every point of the grid, and of points outside sRGB the nearest class"
-    axis = width*torch.arange(-_REACH, _REACH + 1)
-    ab = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1).view(-1, 2)
-    return torch.cdist(ab, class_centres(width)).argmin(1).to(device)
+    return torch.cdist(_grid(width), class_centres(width)).argmin(1).to(device)
 
 def soft_classes(ab:Tensor, # (B, 2, H, W), CIELAB units
                  width:float=10., # of the grid
